@@ -1,0 +1,346 @@
+"""The problems: ProntoQA and ProsQA made from a seed, their files, their words as tokens, and grading.
+
+Paper: "Experiments", Datasets, and its appendix on ProsQA. A problem is a question, the reasoning steps and an answer. The
+first half of this file makes and reads problems as text, the second turns them into the sequences that Coconut trains on:
+
+    question tokens  <bot>  t1 t2 ... tn  <eot>  the remaining steps  ### answer <eos>
+    |---- no loss ----------------------------|  |---------- loss --------------------|
+
+    python data.py prosqa               one problem worked out: text, tokens, thoughts and loss at three stages
+    python data.py prosqa --out DIR     write train.json, valid.json and test.json in the official format
+"""
+
+import argparse
+import functools
+import json
+import random
+import re
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tiktoken
+import torch
+
+
+@dataclass
+class Problem:
+    question: str
+    steps: list             # the written chain of thought, one sentence group per step
+    answer: str
+    graph: dict = None      # ProsQA: idx_to_symbol, edges [[from, to], ...], root, target, neg_target, as in the official files
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+# ProntoQA (Saparov & He 2022, arXiv 2210.01240), as its official generator makes it for Coconut: fictional names, random
+# order, relevant distractors. That program proposes and rejects, some 276 times a problem; what survives always has the same
+# skeleton, which is drawn here directly, with the odds that the rejection leaves.
+
+CONCEPTS = ("wumpus yumpus zumpus dumpus rompus numpus tumpus vumpus impus jompus gorpus shumpus lempus sterpus grimpus lorpus "
+            "brimpus").split()
+FAMILIES = [family.split() for family in (
+    "blue red brown orange", "small large", "metallic wooden luminous liquid", "transparent opaque", "nervous happy feisty shy",
+    "bright dull", "sweet sour spicy bitter", "floral fruity earthy", "hot cold temperate",
+    "kind mean angry amenable aggressive", "melodic muffled discordant loud", "slow moderate fast",
+    "windy sunny overcast rainy snowy")]
+ENTITIES = "Fae Rex Sally Max Alex Sam Polly Stella Wren".split()
+MAX_HOPS = 6    # h hops need 2h + 4 of the 17 concepts and 2h + 1 of the 13 families
+
+
+def prontoqa_problem(rng, hops=5):
+    """One ProntoQA problem: does entity E have the property asked for?
+
+    E is an A_h, and A_h -> ... -> A_1 -> A_0 is a chain of is-a rules, each A_i with a dead-end second parent D_i. The query is
+    about A_1's property: hops - 1 moves up the chain and one to the property, hops + 1 steps in all. The distractors: E is also
+    a C (with a parent R, going nowhere), and S, which nothing is, has A_1's adjective with the opposite polarity.
+    """
+    if not 1 <= hops <= MAX_HOPS:
+        raise ValueError(f"{hops} hops: ProntoQA's {len(CONCEPTS)} concept names and {len(FAMILIES)} property families fill 1 to {MAX_HOPS}")
+    names = rng.sample(CONCEPTS, 2 * hops + 4)
+    chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # chain: A_h ... A_1, A_0; sides: D_h ... D_1
+    target, entity = chain[-2], rng.choice(ENTITIES)
+
+    # Every concept but A_0, R and S has one property, each of another family. P(negated): 1/3 a priori; for the concepts of
+    # the chain, what the official program's random proof walk leaves of it.
+    owners = chain[:-1] + sides + [c]
+    adjective = dict(zip(owners, map(rng.choice, rng.sample(FAMILIES, len(owners)))))
+    odds = {name: 13 / 47 for name in chain} | {target: 91 / 193}
+    negated = {name: rng.random() < odds.get(name, 1 / 3) for name in owners}
+    adjective[s], negated[s] = adjective[target], not negated[target]
+
+    is_not = {name: ("not " if negated[name] else "") + adjective[name] for name in adjective}
+    property_rule = {name: _rule(rng, name, is_not[name]) for name in adjective}
+    up = {x: _rule(rng, x, y, is_concept=True) for x, y in zip(chain, chain[1:])}            # A_i -> A_(i-1)
+    rules = [*up.values(), _rule(rng, c, r, is_concept=True), *(_rule(rng, x, d, is_concept=True) for x, d in zip(chain, sides)),
+             *(property_rule[name] for name in owners)]
+    rng.shuffle(rules)
+    rules.insert(rng.randrange(len(rules) + 1), property_rule[s])
+    facts = [f"{entity} is {_a(x)}." for x in (chain[0], c)]
+    rng.shuffle(facts)
+
+    conclusion = f"{entity} is {is_not[target]}."
+    true = rng.random() < 0.5       # a false query is the conclusion with its "not" put in or taken out
+    query = conclusion if true else f"{entity} is {'' if negated[target] else 'not '}{adjective[target]}."
+    steps = [f"{entity} is {_a(x)}. {up[x]}" for x in chain[:-2]] + [f"{entity} is {_a(target)}. {property_rule[target]}", conclusion]
+    return Problem(" ".join(rules + facts + [f"True or false: {query}"]), steps, str(true))
+
+
+def _a(noun):
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _rule(rng, subject, predicate, is_concept=False):
+    """"Xes are yes.", "Each x is a y." or "Every x is a y." (1/2, 1/4, 1/4); without the article where y is an adjective."""
+    if rng.random() < 0.5:
+        return f"{subject.capitalize()}es are {predicate}{'es' if is_concept else ''}."
+    return f"{rng.choice(['Each', 'Every'])} {subject} is {_a(predicate) if is_concept else predicate}."
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+# ProsQA (the paper's own): which of two concepts can be reached from an entity, in a random directed acyclic graph?
+
+PROSQA_CONCEPTS = ("bompus boompus brimpus chorpus dumpus felpus fompus gerpus gorpus grimpus gwompus hilpus impus jelpus jompus "
+                   "kerpus lempus lorpus numpus quimpus rempus rompus rorpus scrompus shumpus sterpus storpus terpus timpus "
+                   "tumpus vumpus worpus wumpus yerpus yimpus yumpus zhorpus zumpus").split()
+PROSQA_ENTITIES = "Alex Bob Carol Davis Eva Fae Gabriel Jack Max Oliver Polly Rex Sally Sam Stella Tom Wren".split()
+
+
+def prosqa_graph(rng, nodes):
+    """(parents, family, depth) of every node, by the paper's appendix: nodes come one by one and choose parents among the earlier.
+
+    Nodes 0 and 1 are the roots. Bit 1 of a node's family marks the descendants of node 0, bit 2 those of node 1. A new node's
+    parents come from the pure descendants of one root, or now and then from everywhere; a deep node attracts more, so paths get
+    long. depth is the distance from the family's root, 0 where there is no single family.
+    """
+    parents, family, depth = [[], []], [1, 2], [0, 0]
+    for v in range(2, nodes):
+        chosen_family = 1 if rng.random() < 0.35 else 2 if rng.random() < 0.7 else None
+        pool = [u for u in range(v) if chosen_family in (None, family[u])]
+        # The first to ring in a race of exponential clocks are a weighted draw without replacement.
+        chosen = sorted(pool, key=lambda u: rng.expovariate(1.5 * depth[u] + 1))[:_poisson(rng, 1.5)]
+        parents.append(chosen)
+        family.append(functools.reduce(int.__or__, (family[u] for u in chosen), 0))
+        depth.append(1 + min(depth[u] for u in chosen if family[u]) if family[v] in (1, 2) else 0)
+    return parents, family, depth
+
+
+def _poisson(rng, mean):
+    """A Poisson-distributed count: the events of rate 1 in a time `mean`."""
+    count, clock = 0, rng.expovariate(1)
+    while clock < mean:
+        count, clock = count + 1, clock + rng.expovariate(1)
+    return count
+
+
+def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6):
+    """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps edges away.
+
+    Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about; neg_target is such a
+    leaf of the other root. nodes: how many before those without any edge are dropped (of the paper's 28 about 23 remain).
+    """
+    for _ in range(10_000):
+        parents, family, depth = prosqa_graph(rng, nodes)
+        inner = {u for chosen in parents for u in chosen}
+        leaves = [[v for v in range(2, nodes) if family[v] == root + 1 and v not in inner] for root in (0, 1)]
+        steps = max((depth[v] for v in leaves[0] + leaves[1]), default=0)
+        if all(leaves) and min_steps <= steps <= max_steps:
+            break
+    else:
+        raise ValueError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem of {min_steps} to {max_steps} steps: ask for other nodes or steps")
+    root = rng.choice([r for r in (0, 1) if any(depth[v] == steps for v in leaves[r])])
+    target = rng.choice([v for v in leaves[root] if depth[v] == steps])
+    neg_target = rng.choice(leaves[1 - root])
+    path = [target]                 # one of the shortest, from its end
+    while path[0] != root:
+        path.insert(0, rng.choice([u for u in parents[path[0]] if family[u] == root + 1 and depth[u] == depth[path[0]] - 1]))
+
+    # Now in words. Nodes without parents are entities, all others concepts; each edge is a sentence.
+    kept = [v for v in range(nodes) if parents[v] or v in inner]
+    concepts, entities = rng.sample(PROSQA_CONCEPTS, len(PROSQA_CONCEPTS)), rng.sample(PROSQA_ENTITIES, len(PROSQA_ENTITIES))
+    name = {v: (concepts if parents[v] else entities).pop() for v in kept}
+    number = {v: i for i, v in enumerate(kept)}
+    edges = [(u, v) for v in kept for u in parents[v]]
+
+    def sentence(u, v):
+        return f"{'Every ' if parents[u] else ''}{name[u]} is a {name[v]}."
+    told = rng.sample([sentence(u, v) for u, v in edges], len(edges))
+    asked = rng.sample([name[target], name[neg_target]], 2)
+    graph = {"idx_to_symbol": [name[v] for v in kept], "edges": [[number[u], number[v]] for u, v in edges],
+             "root": number[root], "target": number[target], "neg_target": number[neg_target]}
+    return Problem(" ".join(told + [f"Is {name[root]} a {asked[0]} or {asked[1]}?"]),
+                   [sentence(u, v) for u, v in zip(path, path[1:])], f"{name[root]} is a {name[target]}.", graph)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+# Sets of problems: generated, or read from the official files.
+
+GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
+SPLITS = ("train", "valid", "test")
+
+
+def generate(name, sizes, seed=0, **options):
+    """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes; no question occurs twice, in or across the sets.
+
+    Each set has its own random stream, so that another size of one leaves the others as they were. `options` go to the
+    generator of `name` (hops for prontoqa; nodes, min_steps, max_steps for prosqa).
+    """
+    seen, sets = set(), {}
+    for split in ("test", "valid", "train"):
+        rng, problems = random.Random(f"{name} {split} {seed}"), []
+        while len(problems) < sizes[split]:
+            problem = GENERATORS[name](rng, **options)
+            if problem.question not in seen:
+                seen.add(problem.question)
+                problems.append(problem)
+        sets[split] = problems
+    return sets
+
+
+def read(path):
+    """Problems from one .json file in the official format. Raises ValueError with one line that names the file and the item."""
+    try:
+        items = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
+        raise ValueError(f"{path} is not JSON text: {e}") from None
+    if not isinstance(items, list) or not items:
+        raise ValueError(f"{path}: expected a list of problems, each with question, steps and answer")
+    return [_problem(item, f"{path}, item {i}") for i, item in enumerate(items)]
+
+
+def _problem(item, where):
+    if not isinstance(item, dict):
+        raise ValueError(f"{where}: expected an object with question, steps and answer, found {type(item).__name__}")
+    for field, kind in (("question", str), ("steps", list), ("answer", str)):
+        if not isinstance(item.get(field), kind):
+            raise ValueError(f"{where}: field '{field}' is missing or not a {'string' if kind is str else 'list of strings'}")
+    if not all(isinstance(step, str) for step in item["steps"]):
+        raise ValueError(f"{where}: field 'steps' is not a list of strings")
+    if not item["question"].strip():
+        raise ValueError(f"{where}: the question is empty")
+    graph = {key: item[key] for key in ("idx_to_symbol", "edges", "root", "target", "neg_target") if key in item}
+    return Problem(item["question"], item["steps"], item["answer"], graph or None)
+
+
+def load(path, splits=SPLITS):
+    """The named splits from a folder that holds train.json, valid.json, test.json, or the official names (prosqa_test.json, ...)."""
+    sets = {}
+    for split in splits:
+        files = [f for f in (Path(path) / f"{split}.json", *sorted(Path(path).glob(f"*_{split}.json"))) if f.is_file()]
+        if len(files) != 1:
+            found = " and ".join(f.name for f in files) or "neither"
+            raise ValueError(f"{path} must hold exactly one of {split}.json and <name>_{split}.json, but holds {found}")
+        sets[split] = read(files[0])
+    return sets
+
+
+def write(problems, path):
+    """Problems to one .json file in the official format."""
+    items = [{k: v for k, v in asdict(p).items() if k != "graph"} | (p.graph or {}) for p in problems]
+    Path(path).write_text(json.dumps(items, indent=1), encoding="utf-8")
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+# From text to tokens.
+
+class Tokenizer:
+    """Words to ids and back: a tiktoken encoding whose vocabulary is the 256 bytes and the words of a training set.
+
+    tiktoken looks a whole word up before it merges any bytes, so a known word is one token, an unknown one falls back to bytes,
+    and every text decodes to itself. Text never becomes a special token, even if it reads "<bot>".
+    """
+    PATTERN = r" is an?|es are| ?\w+?(?=es\b)| ?\w+| ?[^\w\s]+|\n|[^\S\n]+"
+    SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
+
+    def __init__(self, words):
+        self.words = list(words)
+        tokens = [bytes([i]) for i in range(256)] + [word.encode() for word in self.words]
+        self.vocab_size = len(tokens) + len(self.SPECIAL)
+        special = {name: len(tokens) + i for i, name in enumerate(self.SPECIAL)}
+        self.eos, self.bot, self.eot, self.pause = special.values()
+        self.encoding = tiktoken.Encoding("words", pat_str=self.PATTERN, special_tokens=special,
+                                          mergeable_ranks={token: i for i, token in enumerate(tokens)})
+
+    @classmethod
+    def of(cls, problems):
+        """The tokenizer of a training set: every word in it that is longer than a byte."""
+        words = {word for p in problems for text in (p.question, *p.steps, f"### {p.answer}") for word in re.findall(cls.PATTERN, text)}
+        return cls(sorted(word for word in words if len(word.encode()) > 1))
+
+    def encode(self, text):
+        return self.encoding.encode_ordinary(text)
+
+    def decode(self, ids):
+        return self.encoding.decode(ids)
+
+
+@dataclass
+class Tokens:
+    """A problem in ids. Its pieces end where tokens end, so encoding them one by one is encoding the whole text."""
+    question: list
+    steps: list         # one list of ids for each step
+    answer: list        # "### answer" and the end of text
+
+    @classmethod
+    def of(cls, problem, tokenizer):
+        return cls(tokenizer.encode(problem.question + "\n"), [tokenizer.encode(step + "\n") for step in problem.steps],
+                   tokenizer.encode("### " + problem.answer) + [tokenizer.eos])
+
+
+@dataclass
+class Sequence:
+    question: list      # read in one pass; ends with <bot> (and the pauses) where there are fillers
+    thoughts: int       # how many continuous thoughts follow
+    language: list      # from the token before the first predicted one to the end of text: all but its first token have a loss
+
+
+def encode(tokens, tokenizer, filler=None, skip=0, n=0):
+    """One training sequence, with the first `skip` steps replaced by `n` fillers: "thought", "pause" or None (no <bot>, no <eot>).
+
+    For the question "Tom is a x. Is Tom a y or z?", steps "Tom is a x." and "Every x is a y.", skip=1 and n=1 thought:
+
+        Tom is a x . Is Tom a y or z ? \\n <bot>   t1   <eot>  Every x is a y . \\n ### Tom is a y . <eos>
+        |------------- question --------------| thought |------------------- language ------------------|
+                                                           no loss on <eot>: it is given, not predicted
+
+    Pauses are ordinary tokens, the same at every place, so they can be read with the question, in the same pass.
+    """
+    question, language = tokens.question, sum(tokens.steps[skip:], []) + tokens.answer
+    if filler is None:
+        return Sequence(question[:-1], 0, question[-1:] + language)
+    pauses = [tokenizer.pause] * n if filler == "pause" else []
+    return Sequence(question + [tokenizer.bot] + pauses, n if filler == "thought" else 0, [tokenizer.eot] + language)
+
+
+@dataclass
+class Batch:
+    question: torch.Tensor      # (B, Tq) ids, padded on the right: causal attention then needs no mask to ignore the padding
+    length: torch.Tensor        # (B,) real tokens of each question
+    thoughts: torch.Tensor      # (B,) continuous thoughts of each problem
+    language: torch.Tensor      # (B, Tl) input ids, padded on the right
+    target: torch.Tensor        # (B, Tl) the id to predict at each place of `language`, -100 at padding
+
+    def to(self, device):
+        return Batch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
+
+
+def collate(sequences):
+    """Sequences to one Batch. Where questions or languages are shorter than the longest, their rows end in padding (id 0)."""
+    def pad(rows, value=0):
+        width = max(map(len, rows))
+        return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+    return Batch(pad([s.question for s in sequences]), torch.tensor([len(s.question) for s in sequences]),
+                 torch.tensor([s.thoughts for s in sequences]),
+                 pad([s.language[:-1] for s in sequences]), pad([s.language[1:] for s in sequences], -100))
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+# Grading.
+
+def answer_of(text):
+    """The answer in a generated text: what follows the last "#", commas removed, as the official code reads it."""
+    return text.split("#")[-1].replace(",", "").strip()
+
+
+def grade(problem, text):
+    """True if the generated text ends in the right answer."""
+    return answer_of(text) == answer_of(problem.answer)

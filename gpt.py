@@ -1,0 +1,148 @@
+"""GPT-2 in one file: the plain language model that Coconut thinks with.
+
+The architecture is GPT-2's (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): learned positions,
+layer norm before each sublayer, tanh-GELU, and an output head that shares its matrix with the token embedding. What differs
+from a usual GPT file is only where it is cut. Generating a word is four steps,
+
+    x = gpt.embed(ids)              # words to vectors
+    hidden, cache = gpt(x)          # vectors to the last hidden states
+    logits = gpt.logits(hidden)     # hidden states to a distribution over words
+    ids = logits.argmax(-1)         # pick one, and embed it again
+
+and Coconut's latent mode leaves out all but the second: it feeds `hidden` back as the next `x`. So the steps are methods of
+their own here, and coconut.py puts them together.
+
+Shapes: B batch, T new positions, S all positions so far (cached and new), C = n_embd, nh heads of size hs = C / nh, V words.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+@dataclass
+class GPTConfig:
+    vocab_size: int = 50257
+    block_size: int = 1024      # positions: the longest sequence, thoughts included
+    n_layer: int = 12
+    n_head: int = 12
+    n_embd: int = 768
+    dropout: float = 0.1
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.n_head, self.dropout = config.n_head, config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd)   # query, key and value in one product
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd)
+        self.resid_dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x, mask, past):
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, nh, T, hs) each
+        if past is not None:    # concatenated, never overwritten: gradients flow through the cache into earlier passes
+            k = torch.cat([past[0], k], dim=2)                      # (B, nh, S, hs)
+            v = torch.cat([past[1], v], dim=2)                      # (B, nh, S, hs)
+        # One new position may see all others, so only a first pass of several positions needs the built-in causal mask.
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and past is None,
+                                           dropout_p=self.dropout if self.training else 0.0)
+        y = y.transpose(1, 2).reshape(B, T, C)
+        return self.resid_dropout(self.c_proj(y)), (k, v)
+
+
+class MLP(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x):
+        return self.dropout(self.c_proj(F.gelu(self.c_fc(x), approximate="tanh")))
+
+
+class Block(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.attn = CausalSelfAttention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.mlp = MLP(config)
+
+    def forward(self, x, mask, past):
+        attended, present = self.attn(self.ln_1(x), mask, past)
+        x = x + attended
+        return x + self.mlp(self.ln_2(x)), present
+
+
+class GPT(nn.Module):
+    """GPT-2. Submodules carry the names of the official weight files (wte, wpe, h.0.attn.c_attn, ...)."""
+
+    def __init__(self, config):
+        super().__init__()
+        if config.n_embd % config.n_head:
+            raise ValueError(f"n_embd {config.n_embd} cannot be split among {config.n_head} heads: make it a multiple of n_head")
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)   # words; also the output head
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)   # positions
+        self.drop = nn.Dropout(config.dropout)
+        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self):
+        """Draw random weights; normal distributions, biases 0, projections that end a residual branch divided by sqrt(2 * n_layer).
+
+        differs: GPT-2 draws all with a spread of 0.02, which suits its 768 dimensions and weeks of training; narrow models hardly
+        move from there for tens of thousands of problems. Here the spread grows as the width shrinks, words stand out from the
+        start, and the learned positions begin as sinusoids, so that "the word before" need not be discovered (results/quick.md).
+        """
+        C = self.config.n_embd
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                nn.init.normal_(p, std=0.8 / math.sqrt(C))
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+            if name.endswith("c_proj.weight"):
+                p /= math.sqrt(2 * self.config.n_layer)
+        loud = 2.4 / math.sqrt(C)
+        nn.init.normal_(self.wte.weight, std=loud)
+        angle = torch.arange(self.config.block_size)[:, None] * 10000 ** (-torch.arange(C // 2) / (C // 2))   # (block_size, C/2)
+        self.wpe.weight[:, :C // 2 * 2] = loud * torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    def embed(self, ids):
+        """Language mode's input: ids (B, T) -> word embeddings (B, T, C). Positions are added in forward, to words and thoughts alike."""
+        return self.wte(ids)
+
+    def forward(self, x, positions=None, mask=None, cache=None):
+        """Run the transformer over T new input vectors.
+
+        x          (B, T, C)  input embeddings: of words, or continuous thoughts
+        positions  (B, T)     their positions; None counts on from the cache
+        mask       (B, S)     True at the columns, cached and new, that hold something; None when all do
+        cache      per layer a (key, value) pair of earlier passes, (B, nh, S - T, hs) each; None at the start
+        Returns the last hidden states (B, T, C), after the final layer norm, and the cache grown by these T positions.
+        """
+        T, past = x.size(1), cache[0][0].size(2) if cache else 0
+        if positions is None:
+            positions = torch.arange(past, past + T, device=x.device)
+        if mask is not None:
+            mask = mask[:, None, None, :]                                                    # (B, 1, 1, S)
+        if T > 1 and (mask is not None or past):
+            causal = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)   # (T, S)
+            mask = causal if mask is None else causal & mask                                 # (B, 1, T, S)
+        x = self.drop(x + self.wpe(positions))
+        grown = []
+        for i, block in enumerate(self.h):
+            x, present = block(x, mask, cache[i] if cache else None)
+            grown.append(present)
+        return self.ln_f(x), grown
+
+    def logits(self, hidden):
+        """Last hidden states (..., C) -> scores of the next word (..., V), by the token embedding itself (tied head)."""
+        return F.linear(hidden, self.wte.weight)

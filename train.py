@@ -1,0 +1,407 @@
+"""Train Coconut, or a method it is compared with.
+
+Paper: Method (Training Procedure) and Experiments (Baselines and Various Versions of Coconut). A curriculum of stages teaches
+the model to think without words: at stage s the first s steps of the written chain of thought are gone and s * c continuous
+thoughts stand in their place, until at stage K all reasoning is thoughts.
+
+    python train.py --dataset prontoqa --c 1        the main job: minutes on a laptop, from random weights
+    python train.py --dataset prosqa --method cot   a baseline; --method takes any row of METHODS
+"""
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import coconut
+import data
+from gpt import GPT, GPTConfig
+
+# The methods as one grid: what stands between question and answer (filler), and what happens to the written chain of thought.
+METHODS = {
+    #                    filler     chain
+    "coconut":          ("thought", "staged"),      # the paper's method
+    "cot":              (None,      "kept"),        # chain of thought, every step written
+    "no_cot":           (None,      "removed"),     # the answer at once
+    "pause":            ("pause",   "removed"),     # pause tokens (Goyal et al. 2023), no written step from the start
+    "no_curriculum":    ("thought", "removed"),     # "w/o curriculum": continuous thoughts, no written step from the start
+    "no_thought":       (None,      "staged"),      # "w/o thought": steps removed stage by stage, nothing in their place
+    "pause_as_thought": ("pause",   "staged"),      # pause tokens in the thoughts' places
+}
+
+
+def schedule(method, stage, steps, c, K):
+    """(steps removed, fillers) of a problem with so many steps. Training, evaluation and sampling all ask here, and only here.
+
+    Coconut with c = 2 and K = 3, for a problem of 4 steps:
+
+        stage   0       1       2       3       4 = K + 1, where chains can be longer than K
+        input   s s s s tts s s tttts s tttttts tttttt          t: thought, s: written step; then the answer
+
+    A problem with fewer steps than the stage still gets stage * c fillers, so at test time the number is K * c for all.
+    """
+    filler, chain = METHODS[method]
+    if chain == "kept":
+        removed, n = 0, 0
+    elif chain == "removed":
+        removed, n = steps, K * c
+    else:
+        removed, n = steps if stage > K else min(stage, steps), min(stage, K) * c
+    return removed, n if filler else 0
+
+
+def stage_at(epoch, first, per_stage, last):
+    """The stage of an epoch, counted from 0: `first` epochs of stage 0, then per_stage each, and the rest in the last stage."""
+    return 0 if epoch < first else min(1 + (epoch - first) // per_stage, last)
+
+
+# Defaults. "paper" is the paper's; "quick" learns from random weights in minutes on two cores (how it was found: results/quick.md).
+SMALL = dict(n_layer=4, n_head=4, n_embd=64, dropout=0.0, batch_size=64, lr=3e-3, muon_lr=0.02, warmup=100, decay=0.4,
+             weight_decay=0.01, reset_optimizer=False, c=1)
+PAPER = dict(n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128, lr=1e-4, muon_lr=0.0, warmup=0, decay=0.0,
+             weight_decay=0.01, reset_optimizer=True, c=1, mix=0.0, epochs=50, epochs_first=5, epochs_per_stage=5)
+SETTINGS = {
+    "quick": {
+        "prontoqa": SMALL | dict(hops=2, train_size=20000, valid_size=200, test_size=800, epochs=12, epochs_first=3, epochs_per_stage=2, mix=0.3),
+        "prosqa": SMALL | dict(nodes=9, min_steps=3, max_steps=3, train_size=20000, valid_size=300, test_size=500, epochs=15, epochs_first=4,
+                               epochs_per_stage=2, mix=0.3),
+    },
+    "paper": {
+        "prontoqa": PAPER | dict(hops=5, train_size=9000, valid_size=200, test_size=800),
+        "prosqa": PAPER | dict(nodes=28, min_steps=3, max_steps=6, train_size=17886, valid_size=300, test_size=500),
+    },
+}
+
+
+PROBLEM_FLAGS = ("train_size", "valid_size", "test_size", "hops", "nodes", "min_steps", "max_steps")   # for generated problems
+MAX_NEW_TOKENS = 128
+LINES_PER_EPOCH = 4
+
+
+def batches(tokens, tokenizer, args, stage, rng=None):
+    """The problems as batches of one stage: in order, or shuffled and with other stages mixed in if `rng` is given."""
+    filler, _ = METHODS[args.method]
+    order = list(range(len(tokens)))
+    if rng:
+        rng.shuffle(order)
+    for start in range(0, len(order), args.batch_size):
+        sequences = []
+        for i in order[start:start + args.batch_size]:
+            s = rng.randint(0, stage) if rng and rng.random() < args.mix else stage
+            removed, n = schedule(args.method, s, len(tokens[i].steps), args.c, args.stages)
+            sequences.append(data.encode(tokens[i], tokenizer, filler, removed, n))
+        yield data.collate(sequences)
+
+
+def make_optimizers(gpt, args):
+    """AdamW for everything (the paper), or, with muon_lr > 0, Muon for the matrices inside the blocks and AdamW for the rest."""
+    matrices = [p for p in gpt.h.parameters() if p.dim() == 2] if args.muon_lr else []
+    chosen = {id(p) for p in matrices}
+    others = [p for p in gpt.parameters() if id(p) not in chosen]
+    optimizers = [torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.98) if args.muon_lr else (0.9, 0.999), weight_decay=args.weight_decay)]
+    if matrices:
+        optimizers.append(torch.optim.Muon(matrices, lr=args.muon_lr, weight_decay=args.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["peak_lr"] = group["lr"]
+    return optimizers
+
+
+def lr_factor(step, total, warmup, decay):
+    """What the peak learning rate is multiplied by: up over `warmup` steps, constant, down to 5 % over the last `decay` of the run."""
+    up = min(1.0, (step + 1) / warmup) if warmup else 1.0
+    left = (total - step) / (decay * total) if decay else 1.0
+    return up * max(0.05, min(1.0, left))
+
+
+@torch.no_grad()
+def evaluate(gpt, tokenizer, problems, tokens, args, stage):
+    """Answer every problem with the stage's number of thoughts: the loss, how many are right, the mean number of tokens made
+    (thoughts included, as the paper counts; pauses are not made but given), and the mistakes as (problem, text) pairs."""
+    gpt.eval()
+    device, limit = gpt.wte.weight.device, gpt.config.block_size
+    loss, made, texts = 0.0, 0, []
+    for batch in batches(tokens, tokenizer, args, stage):
+        batch = batch.to(device)
+        loss += coconut.loss(gpt, batch).item() * len(batch.length)
+        room = limit - int((batch.length + batch.thoughts).max())
+        written, _ = coconut.generate(gpt, batch, tokenizer.eos, min(MAX_NEW_TOKENS, room))
+        made += sum(map(len, written)) + int(batch.thoughts.sum())
+        texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
+    mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
+    total = len(problems)
+    return dict(loss=loss / total, correct=total - len(mistakes), total=total, tokens=made / total), mistakes
+
+
+def problem_sets(args, splits):
+    """The problems of the run: generated, from a folder, or (to test on) from one file. {"train": [Problem, ...], ...}"""
+    if args.dataset in data.GENERATORS:
+        options = {flag: vars(args)[flag] for flag in ("hops", "nodes", "min_steps", "max_steps") if vars(args)[flag] is not None}
+        sizes = {split: vars(args)[f"{split}_size"] for split in data.SPLITS}
+        return data.generate(args.dataset, sizes, args.data_seed, **options)
+    path = Path(args.dataset)
+    if path.is_file() and splits == ("test",):
+        return {"test": data.read(path)}
+    if not path.is_dir():
+        raise ValueError(f"unknown dataset {args.dataset}: say {' or '.join(data.GENERATORS)}, or name a folder of train.json, valid.json and test.json")
+    return data.load(path, splits)
+
+
+def tokenize(problems, tokenizer, block_size, fillers):
+    """The problems in ids. Refuses a problem that, with its steps and fillers, is longer than the model's positions."""
+    tokens = [data.Tokens.of(p, tokenizer) for p in problems]
+    for i, t in enumerate(tokens):
+        length = len(t.question) + fillers + 2 + sum(map(len, t.steps)) + len(t.answer)
+        if length > block_size:
+            raise ValueError(f"problem {i} ('{problems[i].question[:40]}...') takes {length} positions, but the model has {block_size}")
+    return tokens
+
+
+def show(record):
+    """A log record as a line to read."""
+    where, rest = "test", ""
+    if record["kind"] != "test":
+        where = "stage {stage}/{last_stage}".format(**record)
+    if record["kind"] == "step":
+        return where + (" | epoch {epoch}/{epochs} | step {step}/{steps} | loss {loss:.4f} | lr {lr:.1e} | {ms:.0f} ms"
+                        " | {rate:,.0f} examples/min | eta ").format(**record) + span(record["eta"])
+    if record["kind"] == "valid":
+        where, rest = f"{where} | val loss {record['loss']:.3f}", f" | after {span(record['seconds'])}"
+    return f"{where} | acc {record['correct']}/{record['total']} = {record['correct'] / record['total']:.1%} | {record['tokens']:.1f} tokens{rest}"
+
+
+def span(seconds):
+    return f"{seconds:.0f}s" if seconds < 100 else f"{seconds / 60:.0f}m" if seconds < 6000 else f"{seconds / 3600:.1f}h"
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+# The run.
+
+def refuse_other_run(args, saved):
+    """A run goes on only with the settings that it began with."""
+    for flag, value in saved.items():
+        if flag not in ("out", "device", "resume") and vars(args).get(flag) != value:
+            raise ValueError(f"{args.out} was begun with {flag} = {value}, not {vars(args).get(flag)}: resume it with the same command")
+
+
+def new_model(args, vocab_size):
+    torch.manual_seed(args.seed)
+    return GPT(GPTConfig(vocab_size=vocab_size, n_layer=args.n_layer, n_head=args.n_head, n_embd=args.n_embd, dropout=args.dropout))
+
+
+def train(args, out, device):
+    """All stages, epoch by epoch, as the paper's Training Procedure has it. last.pt holds all that a killed run needs to go on."""
+    sets = problem_sets(args, data.SPLITS)
+    tokenizer = data.Tokenizer.of(sets["train"])
+    longest = max(len(p.steps) for p in sets["train"])
+    args.stages = args.stages or longest                                    # K
+    last_stage = (args.stages + (longest > args.stages)) if METHODS[args.method][1] == "staged" else 0
+    gpt = new_model(args, tokenizer.vocab_size).to(device)
+    tokens = {split: tokenize(sets[split], tokenizer, gpt.config.block_size, args.c * args.stages) for split in ("train", "valid")}
+    steps = -(-len(tokens["train"]) // args.batch_size)                     # per epoch
+
+    optimizers = make_optimizers(gpt, args)
+    begin, stage, best, seconds = 0, 0, -1, 0.0
+    log = open(out / "log.jsonl", "a")
+    if (out / "last.pt").exists():                                          # only with --resume: see main
+        gpt, saved = coconut.load(out / "last.pt", device)
+        refuse_other_run(args, saved["args"])
+        optimizers = make_optimizers(gpt, args)
+        for optimizer, state in zip(optimizers, saved["optimizers"]):
+            optimizer.load_state_dict(state)
+        begin, stage, best, seconds = saved["epoch"], saved["stage"], saved["best"], saved["seconds"]
+    log.truncate(saved["log_size"] if begin else 0)                         # without the lines of an epoch that was cut off
+    print(f"{args.method} on {args.dataset}: {len(tokens['train']):,} problems, {sum(p.numel() for p in gpt.parameters()):,} parameters, "
+          f"stages 0 to {last_stage}, epochs {begin + 1} to {args.epochs}, {device}, into {out}", flush=True)
+
+    def report(kind, **values):
+        record = dict(kind=kind, stage=stage, last_stage=last_stage, epoch=epoch + 1, epochs=args.epochs, **values)
+        print(show(record), flush=True)
+        print(json.dumps(record), file=log, flush=True)
+
+    started = time.time()
+    for epoch in range(begin, args.epochs):
+        previous, stage = stage, stage_at(epoch, args.epochs_first, args.epochs_per_stage, last_stage)
+        if stage != previous:
+            best = -1                                                       # best.pt is the best of the newest stage
+            if args.reset_optimizer:
+                optimizers = make_optimizers(gpt, args)
+        # Every epoch seeds its own randomness, so a resumed run goes on exactly as the undisturbed one would have.
+        torch.manual_seed(args.seed * 1_000_003 + epoch)
+        rng = random.Random(f"{args.seed} {epoch}")
+        gpt.train()
+        clock = time.time()
+        for step, batch in enumerate(batches(tokens["train"], tokenizer, args, stage, rng), start=1):
+            done = epoch * steps + step
+            factor = lr_factor(done - 1, args.epochs * steps, args.warmup, args.decay)
+            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+                group["lr"] = group["peak_lr"] * factor
+            loss = coconut.loss(gpt, batch.to(device), args.detach_thoughts)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
+            if step % max(1, steps // LINES_PER_EPOCH) == 0:
+                ms = (time.time() - clock) / max(1, steps // LINES_PER_EPOCH) * 1000
+                eta = (time.time() - started) / (done - begin * steps) * (args.epochs * steps - done)
+                report("step", step=step, steps=steps, loss=loss.item(), norm=norm.item(), lr=optimizers[0].param_groups[0]["lr"], ms=ms,
+                       rate=60_000 * args.batch_size / ms, eta=eta)
+                clock = time.time()
+        result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage)
+        report("valid", **result, seconds=seconds + time.time() - started)
+        about = dict(args=vars(args), words=tokenizer.words, stage=stage, epoch=epoch + 1)
+        if result["correct"] >= best:
+            best = result["correct"]
+            coconut.save(out / "best.pt", gpt, **about)
+        coconut.save(out / "last.pt", gpt, **about, best=best, optimizers=[o.state_dict() for o in optimizers], log_size=log.tell(),
+                     seconds=seconds + time.time() - started)
+
+
+def test(args, out, device):
+    """The best checkpoint of the run in `out` on test problems: its own, or those of --dataset."""
+    gpt, saved = coconut.load(out / "best.pt", device)
+    tokenizer, run = data.Tokenizer(saved["words"]), argparse.Namespace(**saved["args"])
+    if args.dataset in data.GENERATORS and args.dataset != run.dataset:
+        raise ValueError(f"{out} was trained on {run.dataset}, not on {args.dataset}: name another run, or a folder of problems")
+    own = args.dataset in (None, run.dataset)
+    problems = problem_sets(run if own else argparse.Namespace(**vars(run) | {"dataset": args.dataset}), ("test",))["test"]
+    tokens = tokenize(problems, tokenizer, gpt.config.block_size, run.c * run.stages)
+    began = time.time()
+    result, mistakes = evaluate(gpt, tokenizer, problems, tokens, run, saved["stage"])
+    record = dict(kind="test", dataset=args.dataset or run.dataset, stage=saved["stage"], epoch=saved["epoch"], **result, seconds=time.time() - began)
+    for problem, text in mistakes[:5]:
+        print(f"  wrong: ...{problem.question[-60:]!r} -> {text!r}, not {problem.answer!r}")
+    print(show(record))
+    return record
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+# The command line.
+
+def number(kind, low, high=float("inf")):
+    """An argparse type: an int or float in [low, high]."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not " + (f"at least {low}" if high == float("inf") else f"between {low} and {high}"))
+        return value
+    convert.__name__ = kind.__name__        # argparse names it where the text is no number at all
+    return convert
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        self.exit(2, f"error: {message}\n")
+
+
+def parse(argv=None):
+    """The settings of a run: what the command line says, and for the rest the table of --setting and --dataset."""
+    count, share, rate = number(int, 1), number(float, 0, 1), number(float, 0)
+    parser = Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter,
+                    epilog="Defaults that depend on --setting and --dataset:\n" + "\n".join(
+                        f"  {setting} {dataset}: " + " ".join(f"{k}={v}" for k, v in row.items()) for setting, rows in SETTINGS.items() for dataset, row in rows.items()))
+    add = parser.add_argument
+    add("--dataset", help="prontoqa, prosqa, or a folder of train.json, valid.json, test.json (default: prosqa)")
+    add("--method", choices=METHODS, default="coconut", help="a row of the table METHODS (default: coconut)")
+    add("--setting", choices=SETTINGS, default="quick", help="which table of defaults (default: quick)")
+    # the curriculum
+    add("--c", type=count, help="continuous thoughts per reasoning step")
+    add("--stages", type=count, help="K, the stages after stage 0 (default: the steps of the longest problem)")
+    add("--epochs", type=count, help="epochs in all; those left over train the last stage")
+    add("--epochs_first", type=number(int, 0), help="epochs in stage 0")
+    add("--epochs_per_stage", type=count, help="epochs in each later stage")
+    add("--mix", type=share, help="probability that an example is trained at a random earlier stage instead")
+    add("--detach_thoughts", action="store_true", help="stop gradients between thoughts, for comparison")
+    # the problems
+    add("--train_size", type=count, help="generated training problems")
+    add("--valid_size", type=count, help="generated validation problems")
+    add("--test_size", type=count, help="generated test problems")
+    add("--data_seed", type=int, default=0, help="seed of the generated problems (default: 0)")
+    add("--hops", type=int, help="ProntoQA: deduction hops of a problem, 1 to 6")
+    add("--nodes", type=count, help="ProsQA: nodes of a graph, before those without edges are dropped")
+    add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
+    add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
+    # the model
+    add("--n_layer", type=count, help="transformer blocks")
+    add("--n_head", type=count, help="attention heads")
+    add("--n_embd", type=count, help="width")
+    add("--dropout", type=share, help="share of activations dropped in training")
+    # the optimization
+    add("--batch_size", type=count, help="problems per step")
+    add("--lr", type=rate, help="AdamW's learning rate")
+    add("--muon_lr", type=rate, help="Muon's learning rate for the matrices in the blocks; 0: AdamW for all")
+    add("--warmup", type=number(int, 0), help="steps until the full learning rate")
+    add("--decay", type=share, help="share of the run, at its end, in which the learning rate falls to 5 %%")
+    add("--weight_decay", type=rate, help="weight decay of both optimizers")
+    add("--reset_optimizer", action=argparse.BooleanOptionalAction, help="start the optimizer anew at every stage")
+    # the run
+    add("--seed", type=number(int, 0), default=0, help="seed of weights and order (default: 0)")
+    add("--device", default="auto", help="cpu, cuda, mps, or auto, the best there is (default: auto)")
+    add("--out", help="the run's folder (default: runs/DATASET-METHOD-seedSEED)")
+    add("--resume", action="store_true", help="go on with a run that was stopped: the same command plus this")
+    add("--eval_only", action="store_true", help="no training: test the run in --out, on its own test problems or on --dataset (a .json file will do)")
+    return parser.parse_args(argv)
+
+
+def complete(args):
+    """Fill what the command line left open from the table of the setting; refuse flags that the dataset has no use for."""
+    generated = args.dataset in data.GENERATORS
+    table = dict(SETTINGS[args.setting][args.dataset if generated else "prosqa"])
+    if not generated:                           # a folder brings its own problems
+        table = {k: v for k, v in table.items() if k not in PROBLEM_FLAGS}
+    for flag in PROBLEM_FLAGS:
+        if flag not in table and vars(args)[flag] is not None:
+            raise ValueError(f"--{flag} does not apply to {args.dataset}")
+    for flag, value in table.items():
+        if vars(args)[flag] is None:
+            setattr(args, flag, value)
+    if args.n_embd % args.n_head:
+        raise ValueError(f"--n_embd {args.n_embd} is no multiple of --n_head {args.n_head}")
+
+
+def pick_device(name):
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        return str(torch.empty(0, device=name).device)
+    except (RuntimeError, AssertionError):
+        raise ValueError(f"--device {name} is not available here: try auto or cpu") from None
+
+
+def main(argv=None):
+    args = parse(argv)
+    device = pick_device(args.device)
+    if args.eval_only:
+        if not args.out:
+            raise ValueError("--eval_only needs --out, the folder of the run to test")
+        return test(args, Path(args.out), device)
+    args.dataset = args.dataset or "prosqa"
+    complete(args)
+    out = Path(args.out or f"runs/{Path(args.dataset).name}-{args.method}-seed{args.seed}")
+    if (out / "last.pt").exists() and not args.resume:
+        raise ValueError(f"{out} holds a run already: add --resume to go on with it, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    train(args, out, device)
+    test(args, out, device)
+
+
+def run_or_explain(main):
+    """Run a command. A mistake that its user can mend gets one line and exit code 2, not a traceback."""
+    try:
+        main()
+    except (ValueError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    run_or_explain(main)
