@@ -87,7 +87,7 @@ def loss(gpt, batch, detach=False):
     """
     hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, *think(gpt, batch.question, batch.length, batch.thoughts, detach))
     predicted = batch.target >= 0                                                   # only these go through the head
-    return F.cross_entropy(gpt.logits(hidden[predicted]).float(), batch.target[predicted])
+    return F.cross_entropy(gpt.logits(hidden[predicted]), batch.target[predicted])
 
 
 @torch.no_grad()
@@ -125,10 +125,11 @@ def save(path, gpt, **extra):
 
 def load(path, device="cpu"):
     """The model in a file that save wrote, and all that the file holds. No code in the file is ever run (weights_only)."""
-    try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-        gpt = GPT(GPTConfig(**saved["config"])).to(device)
-        gpt.load_state_dict(saved["model"])
-    except (RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as e:
-        raise ValueError(f"{path} is not a whole checkpoint of this program ({type(e).__name__}): train it again, or name another run") from None
+    with open(path, "rb") as f:
+        try:
+            saved = torch.load(f, map_location=device, weights_only=True)
+            gpt = GPT(GPTConfig(**saved["config"])).to(device)
+            gpt.load_state_dict(saved["model"])
+        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as e:
+            raise ValueError(f"{path} is not a whole checkpoint of this program ({type(e).__name__}): train it again, or name another run") from None
     return gpt, saved

@@ -12,6 +12,7 @@ first half of this file makes and reads problems as text, the second turns them 
 
 import argparse
 import functools
+import inspect
 import json
 import random
 import re
@@ -176,6 +177,7 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6):
 
 GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
 SPLITS = ("train", "valid", "test")
+PAPER_SIZES = {"prontoqa": (9000, 200, 800), "prosqa": (17886, 300, 500)}
 
 
 def generate(name, sizes, seed=0, **options):
@@ -272,6 +274,10 @@ class Tokenizer:
     def decode(self, ids):
         return self.encoding.decode(ids)
 
+    def show(self, i):
+        """One token for people: spaces and line ends made visible."""
+        return self.decode([i]).replace(" ", "_").replace("\n", "\\n")
+
 
 @dataclass
 class Tokens:
@@ -344,3 +350,124 @@ def answer_of(text):
 def grade(problem, text):
     """True if the generated text ends in the right answer."""
     return answer_of(text) == answer_of(problem.answer)
+
+
+# ---------------------------------------------------------------------------------------------------------------------------
+# python data.py prosqa
+
+def worked_example(problem, tokenizer):
+    """The problem as Coconut sees it (c = 1) at stage 0, half way, and the last: what is read at each place, and what is predicted."""
+    tokens = Tokens.of(problem, tokenizer)
+    K = len(problem.steps)
+    lines = [problem.question, *(f"  step {i}  {step}" for i, step in enumerate(problem.steps, 1)), f"  answer  {problem.answer}"]
+    for stage in (0, K // 2, K):
+        s = encode(tokens, tokenizer, "thought", stage, stage)
+        lines += ["", f"stage {stage}: {stage} of {K} steps replaced, {s.thoughts} thoughts, loss on {len(s.language) - 1} tokens"]
+        tail = 6                                            # the question is long; its end will do
+        read = [f"{len(s.question) - tail} tokens", *map(tokenizer.show, s.question[-tail:]), *(f"t{i + 1}" for i in range(s.thoughts)),
+                *map(tokenizer.show, s.language[:-1])]
+        predicted = [""] * (1 + tail + s.thoughts) + list(map(tokenizer.show, s.language[1:]))
+        lines += columns({"input": read, "predict": predicted})
+    return "\n".join(lines)
+
+
+def columns(rows, width=100):
+    """Named rows of cells, aligned cell by cell and folded at `width` characters."""
+    names, cells, lines, start = list(rows), list(zip(*rows.values())), [], 0
+    label = max(map(len, names)) + 4
+    widths = [max(map(len, cell)) + 2 for cell in cells]
+    while start < len(cells):
+        stop = start + 1
+        while stop < len(cells) and label + sum(widths[start:stop + 1]) <= width:
+            stop += 1
+        for r, name in enumerate(names):
+            lines.append((f"  {name:{label - 2}}" + "".join(f"{cells[i][r]:{widths[i]}}" for i in range(start, stop))).rstrip())
+        start = stop
+    return lines
+
+
+# What data.py, train.py and sample.py share of their command lines.
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes on the command line get one line, like all others, and not the usage as well."""
+    def error(self, message):
+        self.exit(2, f"error: {message}\n")
+
+
+def number(kind, low, high=float("inf")):
+    """An argparse type: an int or float between low and high."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not " + (f"at least {low}" if high == float("inf") else f"between {low} and {high}"))
+        return value
+    convert.__name__ = kind.__name__        # argparse names it when the text is no number at all
+    return convert
+
+
+PROBLEM_FLAGS = ("train_size", "valid_size", "test_size", "hops", "nodes", "min_steps", "max_steps")
+
+
+def add_problem_flags(parser):
+    """Flags for generated problems. All default to None: left to the table of the setting, or to the generator."""
+    count = number(int, 1)
+    parser.add_argument("--train_size", type=count, help="training problems")
+    parser.add_argument("--valid_size", type=count, help="validation problems")
+    parser.add_argument("--test_size", type=count, help="test problems")
+    parser.add_argument("--hops", type=int, help=f"ProntoQA: deduction hops of a problem, 1 to {MAX_HOPS}")
+    parser.add_argument("--nodes", type=count, help="ProsQA: nodes of a graph, before those without any edge are dropped")
+    parser.add_argument("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
+    parser.add_argument("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
+    parser.add_argument("--data_seed", type=int, default=0, help="seed of the generated problems (default: 0)")
+
+
+def problem_sets(args, splits=SPLITS):
+    """The problems that args.dataset and the problem flags ask for: {"train": [Problem, ...], "valid": ..., "test": ...}.
+
+    A generated dataset, a folder, or, where only test problems are wanted, one file.
+    """
+    given = {flag: vars(args)[flag] for flag in PROBLEM_FLAGS if vars(args)[flag] is not None}
+    if args.dataset in GENERATORS:
+        sizes = {split: given.pop(f"{split}_size", size) for split, size in zip(SPLITS, PAPER_SIZES[args.dataset])}
+        for flag in given.keys() - inspect.signature(GENERATORS[args.dataset]).parameters.keys():
+            raise ValueError(f"--{flag} does not apply to {args.dataset}: leave it out")
+        return generate(args.dataset, {split: sizes[split] if split in splits else 0 for split in SPLITS}, args.data_seed, **given)
+    for flag in given:
+        raise ValueError(f"--{flag} is for generated problems, and {args.dataset} brings its own: leave it out")
+    if Path(args.dataset).is_file() and splits == ("test",):
+        return {"test": read(args.dataset)}
+    if not Path(args.dataset).is_dir():
+        raise ValueError(f"unknown dataset {args.dataset}: say {' or '.join(GENERATORS)}, or name a folder of train.json, valid.json and test.json")
+    return load(args.dataset, splits)
+
+
+def run_or_explain(main):
+    """Run a command. A mistake that its user can mend gets one line and exit code 2, not a traceback."""
+    try:
+        main()
+    except (ValueError, OSError) as e:
+        sys.exit(print(f"error: {e}", file=sys.stderr) or 2)
+    except KeyboardInterrupt:
+        sys.exit(print("interrupted", file=sys.stderr) or 130)
+
+
+def main(argv=None):
+    parser = Parser(description="Make problems. Without --out, show one of them worked out.")
+    parser.add_argument("dataset", help="prontoqa, prosqa, or a folder of problems in the official format")
+    parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
+    add_problem_flags(parser)
+    args = parser.parse_args(argv)
+    if args.out:
+        sets = problem_sets(args)
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        for split, problems in sets.items():
+            write(problems, Path(args.out) / f"{split}.json")
+            print(f"{len(problems):,} problems in {Path(args.out) / split}.json")
+    else:
+        args.train_size = args.train_size or 500        # enough for every word to occur
+        problems = problem_sets(args, ("train",))["train"]
+        print(worked_example(problems[0], Tokenizer.of(problems)))
+
+
+if __name__ == "__main__":
+    run_or_explain(main)

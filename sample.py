@@ -38,11 +38,11 @@ def ask(gpt, tokenizer, problem, run, stage, thoughts=None, top=5):
 
 
 def main(argv=None):
-    parser = train.Parser(description=__doc__.split("\n\n")[0])
+    parser = data.Parser(description=__doc__.split("\n\n")[0])
     parser.add_argument("run", help="the run's folder, or a checkpoint in it (best.pt is taken)")
     parser.add_argument("--question", help="ask this instead of test problems")
-    parser.add_argument("--thoughts", type=train.number(int, 0), help="number of thoughts (default: as the run was trained)")
-    parser.add_argument("--n", type=train.number(int, 1), default=3, help="how many test problems (default: 3)")
+    parser.add_argument("--thoughts", type=data.number(int, 0), help="number of thoughts (default: as the run was trained)")
+    parser.add_argument("--n", type=data.number(int, 1), default=3, help="how many test problems (default: 3)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
     path = Path(args.run)
@@ -54,7 +54,7 @@ def main(argv=None):
     if args.question:
         problems = [data.Problem(args.question, [], "")]
     else:
-        problems = train.problem_sets(run, ("test",))["test"][:args.n]
+        problems = data.problem_sets(run, ("test",))["test"][:args.n]
 
     for problem in problems:
         text, thoughts = ask(gpt, tokenizer, problem, run, saved["stage"], args.thoughts)
@@ -68,4 +68,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    train.run_or_explain(main)
+    data.run_or_explain(main)

@@ -78,7 +78,6 @@ SETTINGS = {
 }
 
 
-PROBLEM_FLAGS = ("train_size", "valid_size", "test_size", "hops", "nodes", "min_steps", "max_steps")   # for generated problems
 MAX_NEW_TOKENS = 128
 LINES_PER_EPOCH = 4
 
@@ -138,20 +137,6 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage):
     return dict(loss=loss / total, correct=total - len(mistakes), total=total, tokens=made / total), mistakes
 
 
-def problem_sets(args, splits):
-    """The problems of the run: generated, from a folder, or (to test on) from one file. {"train": [Problem, ...], ...}"""
-    if args.dataset in data.GENERATORS:
-        options = {flag: vars(args)[flag] for flag in ("hops", "nodes", "min_steps", "max_steps") if vars(args)[flag] is not None}
-        sizes = {split: vars(args)[f"{split}_size"] for split in data.SPLITS}
-        return data.generate(args.dataset, sizes, args.data_seed, **options)
-    path = Path(args.dataset)
-    if path.is_file() and splits == ("test",):
-        return {"test": data.read(path)}
-    if not path.is_dir():
-        raise ValueError(f"unknown dataset {args.dataset}: say {' or '.join(data.GENERATORS)}, or name a folder of train.json, valid.json and test.json")
-    return data.load(path, splits)
-
-
 def tokenize(problems, tokenizer, block_size, fillers):
     """The problems in ids. Refuses a problem that, with its steps and fillers, is longer than the model's positions."""
     tokens = [data.Tokens.of(p, tokenizer) for p in problems]
@@ -185,7 +170,7 @@ def span(seconds):
 def refuse_other_run(args, saved):
     """A run goes on only with the settings that it began with."""
     for flag, value in saved.items():
-        if flag not in ("out", "device", "resume") and vars(args).get(flag) != value:
+        if flag not in ("out", "device", "resume") and vars(args).get(flag) not in (value, None):
             raise ValueError(f"{args.out} was begun with {flag} = {value}, not {vars(args).get(flag)}: resume it with the same command")
 
 
@@ -196,7 +181,11 @@ def new_model(args, vocab_size):
 
 def train(args, out, device):
     """All stages, epoch by epoch, as the paper's Training Procedure has it. last.pt holds all that a killed run needs to go on."""
-    sets = problem_sets(args, data.SPLITS)
+    saved = None
+    if (out / "last.pt").exists():                                          # only with --resume: see main
+        _, saved = coconut.load(out / "last.pt", device)
+        refuse_other_run(args, saved["args"])
+    sets = data.problem_sets(args)
     tokenizer = data.Tokenizer.of(sets["train"])
     longest = max(len(p.steps) for p in sets["train"])
     args.stages = args.stages or longest                                    # K
@@ -206,16 +195,14 @@ def train(args, out, device):
     steps = -(-len(tokens["train"]) // args.batch_size)                     # per epoch
 
     optimizers = make_optimizers(gpt, args)
-    begin, stage, best, seconds = 0, 0, -1, 0.0
-    log = open(out / "log.jsonl", "a")
-    if (out / "last.pt").exists():                                          # only with --resume: see main
-        gpt, saved = coconut.load(out / "last.pt", device)
-        refuse_other_run(args, saved["args"])
-        optimizers = make_optimizers(gpt, args)
+    begin, stage, best, seconds, log_size = 0, 0, -1, 0.0, 0
+    if saved:
+        gpt.load_state_dict(saved["model"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
-        begin, stage, best, seconds = saved["epoch"], saved["stage"], saved["best"], saved["seconds"]
-    log.truncate(saved["log_size"] if begin else 0)                         # without the lines of an epoch that was cut off
+        begin, stage, best, seconds, log_size = (saved[key] for key in ("epoch", "stage", "best", "seconds", "log_size"))
+    log = open(out / "log.jsonl", "a")
+    log.truncate(log_size)                                                  # without the lines of an epoch that was cut off
     print(f"{args.method} on {args.dataset}: {len(tokens['train']):,} problems, {sum(p.numel() for p in gpt.parameters()):,} parameters, "
           f"stages 0 to {last_stage}, epochs {begin + 1} to {args.epochs}, {device}, into {out}", flush=True)
 
@@ -264,46 +251,34 @@ def train(args, out, device):
 
 
 def test(args, out, device):
-    """The best checkpoint of the run in `out` on test problems: its own, or those of --dataset."""
+    """The best checkpoint of the run in `out` on test problems: those that it was set up with, or those of another --dataset."""
     gpt, saved = coconut.load(out / "best.pt", device)
     tokenizer, run = data.Tokenizer(saved["words"]), argparse.Namespace(**saved["args"])
     if args.dataset in data.GENERATORS and args.dataset != run.dataset:
         raise ValueError(f"{out} was trained on {run.dataset}, not on {args.dataset}: name another run, or a folder of problems")
-    own = args.dataset in (None, run.dataset)
-    problems = problem_sets(run if own else argparse.Namespace(**vars(run) | {"dataset": args.dataset}), ("test",))["test"]
+    if args.dataset in (None, run.dataset):             # problem flags that are given now win over those of the run
+        args = argparse.Namespace(**vars(run) | {flag: vars(args)[flag] for flag in data.PROBLEM_FLAGS if vars(args)[flag] is not None})
+    problems = data.problem_sets(args, ("test",))["test"]
+    words = set(data.Tokenizer.of(problems).words)
+    if len(words - set(tokenizer.words)) > len(words) / 2:
+        raise ValueError(f"most words of {args.dataset} never occurred in the training of {out}: it was trained on other problems")
     tokens = tokenize(problems, tokenizer, gpt.config.block_size, run.c * run.stages)
-    began = time.time()
     result, mistakes = evaluate(gpt, tokenizer, problems, tokens, run, saved["stage"])
-    record = dict(kind="test", dataset=args.dataset or run.dataset, stage=saved["stage"], epoch=saved["epoch"], **result, seconds=time.time() - began)
     for problem, text in mistakes[:5]:
-        print(f"  wrong: ...{problem.question[-60:]!r} -> {text!r}, not {problem.answer!r}")
-    print(show(record))
+        print(f"  wrong: ...{problem.question[-60:]} -> {' / '.join(text.splitlines())[:100]}, not {problem.answer}")
+    record = dict(kind="test", dataset=args.dataset, stage=saved["stage"], epoch=saved["epoch"], **result)
+    print(show(record), flush=True)
     return record
 
 
 # ---------------------------------------------------------------------------------------------------------------------------
 # The command line.
 
-def number(kind, low, high=float("inf")):
-    """An argparse type: an int or float in [low, high]."""
-    def convert(text):
-        value = kind(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not " + (f"at least {low}" if high == float("inf") else f"between {low} and {high}"))
-        return value
-    convert.__name__ = kind.__name__        # argparse names it where the text is no number at all
-    return convert
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        self.exit(2, f"error: {message}\n")
-
-
 def parse(argv=None):
     """The settings of a run: what the command line says, and for the rest the table of --setting and --dataset."""
+    number = data.number
     count, share, rate = number(int, 1), number(float, 0, 1), number(float, 0)
-    parser = Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = data.Parser(description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter,
                     epilog="Defaults that depend on --setting and --dataset:\n" + "\n".join(
                         f"  {setting} {dataset}: " + " ".join(f"{k}={v}" for k, v in row.items()) for setting, rows in SETTINGS.items() for dataset, row in rows.items()))
     add = parser.add_argument
@@ -318,15 +293,7 @@ def parse(argv=None):
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
     add("--mix", type=share, help="probability that an example is trained at a random earlier stage instead")
     add("--detach_thoughts", action="store_true", help="stop gradients between thoughts, for comparison")
-    # the problems
-    add("--train_size", type=count, help="generated training problems")
-    add("--valid_size", type=count, help="generated validation problems")
-    add("--test_size", type=count, help="generated test problems")
-    add("--data_seed", type=int, default=0, help="seed of the generated problems (default: 0)")
-    add("--hops", type=int, help="ProntoQA: deduction hops of a problem, 1 to 6")
-    add("--nodes", type=count, help="ProsQA: nodes of a graph, before those without edges are dropped")
-    add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
-    add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
+    data.add_problem_flags(parser)
     # the model
     add("--n_layer", type=count, help="transformer blocks")
     add("--n_head", type=count, help="attention heads")
@@ -350,16 +317,10 @@ def parse(argv=None):
 
 
 def complete(args):
-    """Fill what the command line left open from the table of the setting; refuse flags that the dataset has no use for."""
+    """Fill what the command line left open from the table of the setting. A folder takes ProsQA's, and brings its own problems."""
     generated = args.dataset in data.GENERATORS
-    table = dict(SETTINGS[args.setting][args.dataset if generated else "prosqa"])
-    if not generated:                           # a folder brings its own problems
-        table = {k: v for k, v in table.items() if k not in PROBLEM_FLAGS}
-    for flag in PROBLEM_FLAGS:
-        if flag not in table and vars(args)[flag] is not None:
-            raise ValueError(f"--{flag} does not apply to {args.dataset}")
-    for flag, value in table.items():
-        if vars(args)[flag] is None:
+    for flag, value in SETTINGS[args.setting][args.dataset if generated else "prosqa"].items():
+        if vars(args)[flag] is None and (generated or flag not in data.PROBLEM_FLAGS):
             setattr(args, flag, value)
     if args.n_embd % args.n_head:
         raise ValueError(f"--n_embd {args.n_embd} is no multiple of --n_head {args.n_head}")
@@ -388,20 +349,10 @@ def main(argv=None):
         raise ValueError(f"{out} holds a run already: add --resume to go on with it, or choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     train(args, out, device)
-    test(args, out, device)
-
-
-def run_or_explain(main):
-    """Run a command. A mistake that its user can mend gets one line and exit code 2, not a traceback."""
-    try:
-        main()
-    except (ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    record = test(args, out, device)
+    with open(out / "log.jsonl", "a") as log:
+        print(json.dumps(record), file=log)
 
 
 if __name__ == "__main__":
-    run_or_explain(main)
+    data.run_or_explain(main)

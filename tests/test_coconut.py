@@ -1,0 +1,232 @@
+"""The cached, batched latent loop against its definition, and the claims of the paper's Method section one by one."""
+
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import coconut
+from coconut import explicit_forward, generate, loss, speak, think
+from data import Sequence, collate
+from gpt import GPT, GPTConfig
+
+BOT, EOT, EOS, V = 40, 41, 42, 43
+
+
+@pytest.fixture
+def gpt():
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=V, block_size=64, n_layer=2, n_head=2, n_embd=16, dropout=0.0)).double().eval()
+    torch.nn.init.normal_(gpt.ln_f.weight)          # or an untrained model, its head tied, would repeat its input for ever
+    return gpt
+
+
+def ids(n):
+    return torch.randint(40, (n,)).tolist()
+
+
+@pytest.fixture
+def ragged():
+    """Questions of different lengths, different numbers of thoughts (0 included), languages of different lengths."""
+    torch.manual_seed(1)
+    return [Sequence(ids(q) + [BOT], n, [EOT] + ids(t) + [EOS]) for q, n, t in [(7, 2, 3), (3, 0, 6), (9, 5, 1), (4, 1, 4), (1, 3, 3)]]
+
+
+def explicit(gpt, s, detach=False):
+    """Logits (Tl, V) that the definition gives to one sequence."""
+    return explicit_forward(gpt, torch.tensor([s.question]), s.thoughts, torch.tensor([s.language[:-1]]), detach)[0]
+
+
+def cached(gpt, batch, detach=False):
+    """Logits (B, Tl, V) of a batch by the cached path."""
+    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, *think(gpt, batch.question, batch.length, batch.thoughts, detach))
+    return gpt.logits(hidden)
+
+
+def thought_inputs(gpt, run):
+    """The inputs of every pass that reads a thought alone, with their gradients kept, while `run` runs."""
+    seen = []
+
+    def keep(module, args):
+        if args[0].size(1) == 1:
+            if args[0].requires_grad:
+                args[0].retain_grad()
+            seen.append(args[0])
+    handle = gpt.register_forward_pre_hook(keep)
+    run()
+    handle.remove()
+    return seen
+
+
+@pytest.mark.parametrize("detach", [False, True])
+def test_cached_thoughts_match_full_recompute(gpt, ragged, detach):
+    batch = collate(ragged)
+    logits = cached(gpt, batch, detach)
+    for row, s in zip(logits, ragged):
+        torch.testing.assert_close(row[:len(s.language) - 1], explicit(gpt, s, detach), rtol=1e-9, atol=1e-12)
+
+    predicted = torch.cat([explicit(gpt, s, detach) for s in ragged])
+    targets = torch.tensor([i for s in ragged for i in s.language[1:]])
+    definition = F.cross_entropy(predicted, targets)
+    expected = torch.autograd.grad(definition, list(gpt.parameters()))
+    fast = loss(gpt, batch, detach)
+    assert fast.item() == pytest.approx(definition.item(), rel=1e-9)
+    for (name, p), want in zip(gpt.named_parameters(), expected):
+        got, = torch.autograd.grad(fast, p, retain_graph=True)
+        assert (got - want).norm() <= 1e-9 * want.norm(), name
+
+
+def test_detaching_thoughts_changes_the_gradient_but_not_the_loss(gpt, ragged):
+    batch = collate(ragged)
+    flowing, stopped = loss(gpt, batch), loss(gpt, batch, detach=True)
+    assert flowing.item() == stopped.item()
+    a, = torch.autograd.grad(flowing, gpt.h[0].mlp.c_fc.weight)
+    b, = torch.autograd.grad(stopped, gpt.h[0].mlp.c_fc.weight)
+    assert (a - b).norm() > 1e-3 * a.norm()
+
+
+def test_gradient_flows_through_every_thought_unless_detached(gpt):
+    batch = collate([Sequence(ids(5) + [BOT], 4, [EOT] + ids(3) + [EOS])])
+    thoughts = thought_inputs(gpt, lambda: loss(gpt, batch).backward())
+    assert len(thoughts) == 3                                   # the fourth is read together with the language
+    assert all(x.grad.abs().max() > 0 for x in thoughts)
+    assert not any(x.requires_grad for x in thought_inputs(gpt, lambda: loss(gpt, batch, detach=True).backward()))
+
+
+def test_zero_thoughts_is_plain_gpt(gpt):
+    question, language = ids(6), ids(5)
+    batch = collate([Sequence(question, 0, language + [EOS])])
+    plain = gpt.logits(gpt(gpt.embed(torch.tensor([question + language])))[0])[:, 6:]
+    torch.testing.assert_close(cached(gpt, batch), plain, rtol=1e-9, atol=1e-12)
+
+
+def test_thought_is_previous_last_hidden_state(gpt):
+    question = torch.tensor([ids(6) + [BOT]])
+    chain, _, _ = think(gpt, question, torch.tensor([7]), torch.tensor([3]))
+    x = gpt.embed(question)
+    for i in range(3):
+        hidden, _ = gpt(x)
+        torch.testing.assert_close(chain[:, i], hidden[:, -1], rtol=1e-9, atol=1e-12)
+        x = torch.cat([x, chain[:, i:i + 1]], dim=1)
+
+
+def test_n_thoughts_take_n_plus_one_passes(gpt):
+    for n in range(4):
+        passes = []
+        handle = gpt.register_forward_hook(lambda *args: passes.append(1))
+        loss(gpt, collate([Sequence(ids(5) + [BOT], n, [EOT] + ids(3) + [EOS])]))
+        handle.remove()
+        assert len(passes) == n + 1 if n else 2                 # without thoughts: question, then language
+
+
+def test_padding_does_not_change_the_loss(gpt, ragged):
+    batch = collate(ragged)
+    wide = collate(ragged)
+    wide.question = F.pad(batch.question, (0, 4), value=7)
+    wide.language, wide.target = F.pad(batch.language, (0, 3), value=9), F.pad(batch.target, (0, 3), value=-100)
+    assert loss(gpt, wide).item() == pytest.approx(loss(gpt, batch).item(), rel=1e-12)
+
+
+def test_loss_covers_the_language_part_and_nothing_else(gpt, ragged):
+    """Each predicted token weighs the same, and only language tokens are predicted."""
+    total = sum(F.cross_entropy(explicit(gpt, s), torch.tensor(s.language[1:]), reduction="sum") for s in ragged)
+    assert loss(gpt, collate(ragged)).item() == pytest.approx(total.item() / sum(len(s.language) - 1 for s in ragged), rel=1e-9)
+
+
+def test_generating_one_by_one_and_in_a_batch_gives_the_same_tokens(gpt, ragged):
+    together, _ = generate(gpt, collate(ragged), EOS, 12)
+    alone = [generate(gpt, collate([s]), EOS, 12)[0][0] for s in ragged]
+    assert together == alone and len({tuple(row) for row in alone}) > 1
+
+
+def test_generating_is_greedy_by_the_definition(gpt, ragged):
+    for s in ragged:
+        language, written = [EOT], []
+        while len(written) < 8 and EOS not in written:
+            logits = explicit_forward(gpt, torch.tensor([s.question]), s.thoughts, torch.tensor([language]))
+            written.append(logits[0, -1].argmax().item())
+            language.append(written[-1])
+        assert generate(gpt, collate([s]), EOS, 8)[0][0] == written
+
+
+def test_generation_stops_at_end_of_text(gpt, ragged):
+    likely = generate(gpt, collate(ragged), EOS, 12)[0][0]
+    stop = likely[3]                                            # let a token that the model writes be the end of text
+    rows, _ = generate(gpt, collate(ragged), stop, 12)
+    assert rows[0] == likely[:likely.index(stop) + 1]
+    assert all(stop not in row[:-1] for row in rows)
+
+
+def test_a_thought_may_wait_at_the_last_position(gpt):
+    """A batch whose longest sequence ends exactly at the model's last position, beside one that thinks longer."""
+    full = Sequence(ids(55) + [BOT], 0, [EOT] + ids(7) + [EOS])  # 56 + 8 = 64 positions
+    batch = collate([full, Sequence([BOT], 20, [EOT, EOS])])
+    torch.testing.assert_close(cached(gpt, batch)[0], explicit(gpt, full), rtol=1e-9, atol=1e-12)
+
+
+def test_overfits_one_batch_through_its_thoughts():
+    """Eight random questions with random one-word answers: the loop can be trained by gradient descent."""
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=V, block_size=32, n_layer=2, n_head=2, n_embd=32, dropout=0.0))
+    batch = collate([Sequence(ids(6) + [BOT], 2, [EOT] + ids(1) + [EOS]) for _ in range(8)])
+    optimizer = torch.optim.AdamW(gpt.parameters(), lr=3e-3)
+    for _ in range(120):
+        value = loss(gpt, batch)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+    assert value.item() < 0.05
+    assert generate(gpt, batch, EOS, 4)[0] == [row[:2].tolist() for row in batch.target]
+
+
+def test_saved_model_loads_as_it_was(gpt, tmp_path):
+    coconut.save(tmp_path / "m.pt", gpt, words=["a"], epoch=3)
+    again, saved = coconut.load(tmp_path / "m.pt")
+    assert saved["words"] == ["a"] and saved["epoch"] == 3 and again.config == gpt.config
+    x = torch.tensor([ids(6)])
+    torch.testing.assert_close(again.double()(again.embed(x))[0].float(), gpt(gpt.embed(x))[0].float())
+    assert os.listdir(tmp_path) == ["m.pt"]
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint(gpt, tmp_path, monkeypatch):
+    coconut.save(tmp_path / "m.pt", gpt, epoch=1)
+
+    def fail(obj, f):
+        f.write(b"half of it")
+        raise OSError("No space left on device")
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError):
+        coconut.save(tmp_path / "m.pt", gpt, epoch=2)
+    monkeypatch.undo()
+    assert coconut.load(tmp_path / "m.pt")[1]["epoch"] == 1
+
+
+class Payload:
+    def __reduce__(self):
+        return os.mkdir, ("pwned",)
+
+
+@pytest.mark.parametrize("how", ["truncated", "empty", "text", "payload", "other dictionary", "wrong shape"])
+def test_a_file_that_is_no_checkpoint_gets_one_line_and_runs_no_code(gpt, tmp_path, monkeypatch, how):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "m.pt"
+    coconut.save(path, gpt)
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("not a checkpoint")
+    elif how == "payload":
+        torch.save({"config": Payload(), "model": {}}, path)
+    elif how == "other dictionary":
+        torch.save({"weights": torch.zeros(3)}, path)
+    else:
+        coconut.save(path, gpt)
+        saved = torch.load(path, weights_only=True)
+        saved["model"]["wte.weight"] = saved["model"]["wte.weight"][:, :-1]
+        torch.save(saved, path)
+    with pytest.raises(ValueError, match="m.pt is not a whole checkpoint") as e:
+        coconut.load(path)
+    assert "\n" not in str(e.value) and not (tmp_path / "pwned").exists()

@@ -1,0 +1,283 @@
+"""The curriculum, the loop's promises (same seed same run, a killed run loses nothing), and one line for every mistake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+import coconut
+import data
+import sample
+import train
+
+ROOT = Path(__file__).parent.parent
+TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --epochs 5 --epochs_first 2 --epochs_per_stage 1 "
+        "--n_layer 1 --n_head 2 --n_embd 16 --dropout 0.1 --batch_size 16 --device cpu").split()
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+def run(out, *flags):
+    train.main([*TINY, "--out", str(out), *map(str, flags)])
+    return out
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A tiny run of all stages."""
+    torch.set_num_threads(1)
+    return run(tmp_path_factory.mktemp("runs") / "finished")
+
+
+# ---- the curriculum
+
+def test_schedule_of_coconut_is_the_papers_table():
+    """c = 2, K = 3, a problem of 4 steps: GSM8K's stages, the last of which removes what is left."""
+    assert [train.schedule("coconut", s, 4, 2, 3) for s in range(5)] == [(0, 0), (1, 2), (2, 4), (3, 6), (4, 6)]
+
+
+def test_a_short_problem_gets_as_many_thoughts_as_a_long_one():
+    assert train.schedule("coconut", 3, 2, 1, 6) == (2, 3) and train.schedule("coconut", 6, 2, 1, 6) == (2, 6)
+
+
+@pytest.mark.parametrize("method, stage0, last", [
+    ("coconut", (0, 0), (3, 6)), ("cot", (0, 0), (0, 0)), ("no_cot", (3, 0), (3, 0)), ("pause", (3, 6), (3, 6)),
+    ("no_curriculum", (3, 6), (3, 6)), ("no_thought", (0, 0), (3, 0)), ("pause_as_thought", (0, 0), (3, 6))])
+def test_methods_are_the_papers_grid(method, stage0, last):
+    """(steps removed, fillers) of a 3-step problem, c = 2, K = 3, in the first and the last stage."""
+    assert (train.schedule(method, 0, 3, 2, 3), train.schedule(method, 3, 3, 2, 3)) == (stage0, last)
+
+
+def test_every_method_has_a_row_in_the_grid_above():
+    assert len(train.METHODS) == 7
+
+
+def test_stages_follow_the_epochs():
+    assert [train.stage_at(e, 2, 3, 2) for e in range(10)] == [0, 0, 1, 1, 1, 2, 2, 2, 2, 2]
+
+
+@pytest.fixture
+def some():
+    problems = data.generate("prosqa", dict(train=40, valid=0, test=0), nodes=9, max_steps=3)["train"]
+    tokenizer = data.Tokenizer.of(problems)
+    return problems, tokenizer, [data.Tokens.of(p, tokenizer) for p in problems]
+
+
+def settings(**other):
+    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, mix=0.0) | other)
+
+
+def test_stage_k_replaces_the_first_k_steps(some):
+    problems, tokenizer, tokens = some
+    for stage in range(4):
+        batches = list(train.batches(tokens, tokenizer, settings(), stage))
+        assert sum(len(b.length) for b in batches) == 40 and len(batches) == 6
+        for row, p in zip(batches[0].target, problems):
+            text = tokenizer.decode([i for i in row.tolist() if i >= 0])
+            assert text == "".join(step + "\n" for step in p.steps[stage:]) + "### " + p.answer + "<|endoftext|>"
+        assert all((b.thoughts == stage).all() for b in batches)
+
+
+def test_mixing_trains_earlier_stages_at_the_given_rate(some):
+    _, tokenizer, tokens = some
+    rng = train.random.Random(0)
+    thoughts = torch.cat([b.thoughts for _ in range(50) for b in train.batches(tokens, tokenizer, settings(mix=0.4), 3, rng)])
+    share = [(thoughts == n).float().mean().item() for n in range(4)]
+    assert share == pytest.approx([0.1, 0.1, 0.1, 0.7], abs=0.03)
+
+
+def test_every_epoch_sees_every_problem_once_in_another_order(some):
+    _, tokenizer, tokens = some
+    order = [[tuple(row) for b in train.batches(tokens, tokenizer, settings(), 0, train.random.Random(e)) for row in b.question.tolist()] for e in (1, 2)]
+    strip = [[tuple(i for i in row if i) for row in o] for o in order]
+    assert sorted(strip[0]) == sorted(strip[1]) and strip[0] != strip[1]
+
+
+def test_learning_rate_warms_up_stays_and_falls():
+    factor = [train.lr_factor(s, 100, 10, 0.4) for s in range(100)]
+    assert factor[0] == 0.1 and factor[9:61] == [1.0] * 52 and factor[80] == pytest.approx(0.5) and factor[99] == 0.05
+    assert {train.lr_factor(s, 100, 0, 0.0) for s in range(100)} == {1.0}
+
+
+def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest():
+    gpt = train.new_model(Namespace(seed=0, n_layer=2, n_head=2, n_embd=16, dropout=0.0), 50)
+    adamw, muon = train.make_optimizers(gpt, Namespace(lr=1e-3, muon_lr=0.02, weight_decay=0.0))
+    assert sum(len(g["params"]) for g in muon.param_groups) == 2 * 4
+    assert sum(len(g["params"]) for o in (adamw, muon) for g in o.param_groups) == len(list(gpt.parameters()))
+    only, = train.make_optimizers(gpt, Namespace(lr=1e-3, muon_lr=0.0, weight_decay=0.0))
+    assert isinstance(only, torch.optim.AdamW)
+
+
+# ---- the run
+
+def records(out, *drop):
+    """The log of a run, without what a clock measured."""
+    timed = ("ms", "rate", "eta", "seconds", *drop)
+    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k not in ("seconds", "out", "resume", "log_size"))
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_same_run(a, b):
+    assert records(a) == records(b)
+    for name in ("best.pt", "last.pt"):
+        assert same(torch.load(a / name, weights_only=True), torch.load(b / name, weights_only=True)), name
+
+
+def test_a_run_passes_all_stages_and_is_tested_at_the_end(finished):
+    log = records(finished)
+    assert [r["stage"] for r in log if r["kind"] == "valid"] == [0, 0, 1, 2, 3]
+    assert log[-1]["kind"] == "test" and log[-1]["total"] == 8 and log[-1]["stage"] == 3
+    assert sum(r["kind"] == "step" for r in log) >= 5 * train.LINES_PER_EPOCH
+
+
+def test_best_checkpoint_is_the_best_of_the_last_stage(tmp_path):
+    out = run(tmp_path / "run", "--epochs", 8)
+    last = [r for r in records(out) if r["kind"] == "valid" and r["stage"] == 3]
+    best = max(r["correct"] for r in last)
+    assert coconut.load(out / "best.pt")[1]["epoch"] == max(r["epoch"] for r in last if r["correct"] == best)
+
+
+def test_same_seed_same_run_and_other_seed_another(finished, tmp_path):
+    assert_same_run(finished, run(tmp_path / "again"))
+    other = run(tmp_path / "other", "--seed", 1)
+    assert not same(coconut.load(other / "best.pt")[1]["model"], coconut.load(finished / "best.pt")[1]["model"])
+
+
+@pytest.mark.parametrize("epoch", [1, 3, 5])
+def test_a_killed_run_resumes_to_the_same_end(finished, tmp_path, epoch):
+    """SIGKILL in the middle of an epoch, once its first steps are in the log; the same command with --resume ends bit for bit alike."""
+    out = tmp_path / "run"
+    code = "import sys, torch, train; torch.set_num_threads(1); train.main(sys.argv[1:])"
+    child = subprocess.Popen([sys.executable, "-c", code, *TINY, "--out", str(out)], cwd=ROOT, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while time.time() < deadline and f'"epoch": {epoch}, "epochs": 5, "step": 2' not in ((out / "log.jsonl").read_text() if (out / "log.jsonl").exists() else ""):
+        time.sleep(0.002)
+    child.send_signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert_same_run(finished, run(out, "--resume"))
+
+
+def test_optimizer_is_reset_at_stage_changes_only_when_asked(tmp_path):
+    for flag, steps in ("--reset_optimizer", 4), ("--no-reset_optimizer", 20):
+        out = run(tmp_path / flag, flag)                        # 5 epochs of 4 steps, the last stage lasting one
+        state = torch.load(out / "last.pt", weights_only=True)["optimizers"][0]["state"]
+        assert state[0]["step"].item() == steps
+
+
+def test_evaluating_again_gives_the_same_count(finished, capsys):
+    again = train.main(["--eval_only", "--out", str(finished), "--device", "cpu"])
+    assert again["correct"] == records(finished)[-1]["correct"]
+
+
+def test_evaluating_on_written_problems_is_evaluating_on_generated_ones(finished, tmp_path, capsys):
+    data.main(["prosqa", "--nodes", "9", "--max_steps", "3", "--train_size", "1", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path)])
+    folder = train.main(["--eval_only", "--out", str(finished), "--dataset", str(tmp_path)])
+    file = train.main(["--eval_only", "--out", str(finished), "--dataset", str(tmp_path / "test.json")])
+    assert folder["loss"] == file["loss"] == records(finished)[-1]["loss"]
+
+
+def test_a_folder_of_problems_trains_like_the_generated_set_it_holds(finished, tmp_path, capsys):
+    data.main(["prosqa", "--nodes", "9", "--max_steps", "3", "--train_size", "60", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path / "set")])
+    keep = [f for f in TINY[TINY.index("--epochs"):]]
+    train.main(["--dataset", str(tmp_path / "set"), "--out", str(tmp_path / "run"), *keep])
+    assert records(tmp_path / "run", "dataset") == records(finished, "dataset")
+
+
+def test_counting_tokens_counts_thoughts_but_not_pauses(finished, tmp_path):
+    """The paper's "tokens": what the model makes. A run's thoughts are made, pause tokens are given to it."""
+    pause = run(tmp_path / "pause", "--method", "pause")
+    for out, fillers in (finished, 3), (pause, 0):
+        gpt, saved = coconut.load(out / "best.pt")
+        args, tokenizer = Namespace(**saved["args"]), data.Tokenizer(saved["words"])
+        problems = data.problem_sets(args, ("test",))["test"]
+        tokens = [data.Tokens.of(p, tokenizer) for p in problems]
+        result, _ = train.evaluate(gpt, tokenizer, problems, tokens, args, saved["stage"])
+        made = [len(coconut.generate(gpt.eval(), b, tokenizer.eos, 128)[0][0]) for b in
+                (data.collate([data.encode(t, tokenizer, train.METHODS[args.method][0], 3, 3)]) for t in tokens)]
+        assert result["tokens"] == fillers + sum(made) / len(made)
+
+
+# ---- mistakes
+
+@pytest.mark.parametrize("command, says", [
+    ("--dataset nothere", "unknown dataset nothere"), ("--method telepathy", "telepathy"), ("--c 0", "--c: 0 is not at least 1"),
+    ("--dataset prontoqa --hops 9", "9 hops"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
+    ("--n_head 5", "no multiple of --n_head 5"), ("--lr fast", "fast"), ("--mix 2", "--mix: 2 is not between 0 and 1"),
+    ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"), ("--out {run}", "--resume"),
+    ("{tiny} --out {run} --resume --lr 1", "begun with lr"), ("--eval_only", "--out"), ("--eval_only --out {tmp}", "best.pt"),
+    ("--eval_only --out {run} --dataset prontoqa", "trained on prosqa"), ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes")])
+def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as e:
+        data.run_or_explain(lambda: train.main(command.format(tmp=tmp_path, run=finished, tiny=' '.join(TINY)).split()))
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and says in err and err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_a_question_longer_than_the_model_is_refused(tmp_path, monkeypatch, capsys):
+    problems = data.generate("prosqa", dict(train=4, valid=2, test=2), nodes=9, max_steps=3)
+    problems["train"][1].question = "Every " * 1100 + problems["train"][1].question
+    for split in data.SPLITS:
+        data.write(problems[split], tmp_path / f"{split}.json")
+    with pytest.raises(ValueError, match="problem 1 .* positions, but the model has 1024"):
+        train.main(["--dataset", str(tmp_path), "--out", str(tmp_path / "run"), "--n_embd", "16"])
+
+
+def test_a_truncated_checkpoint_is_refused_in_one_line(finished, tmp_path, capsys):
+    broken = tmp_path / "best.pt"
+    broken.write_bytes((finished / "best.pt").read_bytes()[:5000])
+    for main, argv in (train.main, ["--eval_only", "--out", str(tmp_path)]), (sample.main, [str(tmp_path)]):
+        with pytest.raises(SystemExit) as e:
+            data.run_or_explain(lambda: main(argv))
+        err = capsys.readouterr().err
+        assert e.value.code == 2 and "best.pt is not a whole checkpoint" in err and err.count("\n") == 1
+
+
+# ---- sample.py
+
+def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(finished):
+    gpt, saved = coconut.load(finished / "best.pt")
+    gpt.eval()
+    args, tokenizer = Namespace(**saved["args"]), data.Tokenizer(saved["words"])
+    problem = data.problem_sets(args, ("test",))["test"][0]
+    _, thoughts = sample.ask(gpt, tokenizer, problem, args, stage=3, top=4)
+    x = gpt.embed(torch.tensor([data.Tokens.of(problem, tokenizer).question + [tokenizer.bot]]))
+    for words in thoughts:
+        hidden = gpt(x)[0][:, -1:]
+        p, i = gpt.logits(hidden)[0, 0].softmax(-1).topk(4)
+        assert [w for w, _ in words] == [tokenizer.decode([j]) for j in i.tolist()]
+        assert [q for _, q in words] == pytest.approx(p.tolist(), rel=1e-4)
+        x = torch.cat([x, hidden], dim=1)
+    assert len(thoughts) == 3
+
+
+def test_sample_prints_each_problem_its_thoughts_and_the_truth(finished, capsys):
+    sample.main([str(finished), "--n", "2", "--thoughts", "5"])
+    printed = capsys.readouterr().out
+    assert printed.count("question ") == 2 and printed.count("thought 5 ") == 2 and "thought 6" not in printed
+    assert printed.count("truth ") == printed.count("right") + printed.count("wrong") == 2
+
+
+def test_sample_answers_a_question_of_your_own(finished, capsys):
+    sample.main([str(finished), "--question", "Tom is a wumpus. Is Tom a wumpus or a teapot?"])
+    printed = capsys.readouterr().out
+    assert "teapot" in printed and "written " in printed and "truth" not in printed
