@@ -144,7 +144,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6):
         inner = {u for chosen in parents for u in chosen}
         leaves = [[v for v in range(2, nodes) if family[v] == root + 1 and v not in inner] for root in (0, 1)]
         steps = max((depth[v] for v in leaves[0] + leaves[1]), default=0)
-        if all(leaves) and min_steps <= steps <= max_steps:
+        unborn = sum(not chosen for chosen in parents)
+        named = unborn <= len(PROSQA_ENTITIES) and nodes - unborn <= len(PROSQA_CONCEPTS)
+        if all(leaves) and min_steps <= steps <= max_steps and named:
             break
     else:
         raise ValueError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem of {min_steps} to {max_steps} steps: ask for other nodes or steps")

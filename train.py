@@ -83,18 +83,22 @@ LINES_PER_EPOCH = 4
 
 
 def batches(tokens, tokenizer, args, stage, rng=None):
-    """The problems as batches of one stage: in order, or shuffled and with other stages mixed in if `rng` is given."""
+    """The problems as batches of one stage: in order, or, with rng, shuffled and now and then at another stage (args.mix)."""
     filler, _ = METHODS[args.method]
-    order = list(range(len(tokens)))
+    size, order = args.batch_size, list(range(len(tokens)))
     if rng:
         rng.shuffle(order)
-    for start in range(0, len(order), args.batch_size):
-        sequences = []
-        for i in order[start:start + args.batch_size]:
-            s = rng.randint(0, stage) if rng and rng.random() < args.mix else stage
-            removed, n = schedule(args.method, s, len(tokens[i].steps), args.c, args.stages)
-            sequences.append(data.encode(tokens[i], tokenizer, filler, removed, n))
-        yield data.collate(sequences)
+        # Questions of like length together, or a third of each batch is padding: sort within pools of 50 batches.
+        pools = [order[i:i + 50 * size] for i in range(0, len(order), 50 * size)]
+        order = [i for pool in pools for i in sorted(pool, key=lambda i: len(tokens[i].question))]
+    chunks = [order[i:i + size] for i in range(0, len(order), size)]
+    if rng:
+        rng.shuffle(chunks)
+    for chunk in chunks:
+        # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
+        s = rng.randint(0, stage) if rng and rng.random() < args.mix else stage
+        plans = [schedule(args.method, s, len(tokens[i].steps), args.c, args.stages) for i in chunk]
+        yield data.collate([data.encode(tokens[i], tokenizer, filler, *plan) for i, plan in zip(chunk, plans)])
 
 
 def make_optimizers(gpt, args):
@@ -179,20 +183,42 @@ def new_model(args, vocab_size):
     return GPT(GPTConfig(vocab_size=vocab_size, n_layer=args.n_layer, n_head=args.n_head, n_embd=args.n_embd, dropout=args.dropout))
 
 
+def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
+    """One pass over the training problems: `steps` batches, after `done` of the run's `total` steps."""
+    gpt.train()
+    every, clock, device = max(1, steps // LINES_PER_EPOCH), time.time(), gpt.wte.weight.device
+    for step, batch in enumerate(batches, start=1):
+        factor = lr_factor(done, total, args.warmup, args.decay)
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = group["peak_lr"] * factor
+        loss = coconut.loss(gpt, batch.to(device), args.detach_thoughts)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        done += 1
+        if step % every == 0:
+            ms = 1000 * (time.time() - clock) / every
+            report("step", step=step, steps=steps, loss=loss.item(), norm=norm.item(), lr=optimizers[0].param_groups[0]["lr"],
+                   ms=ms, rate=60_000 * args.batch_size / ms, eta=(total - done) * ms / 1000)
+            clock = time.time()
+
+
 def train(args, out, device):
-    """All stages, epoch by epoch, as the paper's Training Procedure has it. last.pt holds all that a killed run needs to go on."""
+    """All stages, epoch by epoch (paper: Method, Training Procedure). last.pt holds all that a killed run needs to go on."""
     saved = None
-    if (out / "last.pt").exists():                                          # only with --resume: see main
+    if (out / "last.pt").exists():                              # only with --resume: see main
         _, saved = coconut.load(out / "last.pt", device)
         refuse_other_run(args, saved["args"])
     sets = data.problem_sets(args)
     tokenizer = data.Tokenizer.of(sets["train"])
     longest = max(len(p.steps) for p in sets["train"])
-    args.stages = args.stages or longest                                    # K
+    args.stages = args.stages or longest                        # K
     last_stage = (args.stages + (longest > args.stages)) if METHODS[args.method][1] == "staged" else 0
     gpt = new_model(args, tokenizer.vocab_size).to(device)
     tokens = {split: tokenize(sets[split], tokenizer, gpt.config.block_size, args.c * args.stages) for split in ("train", "valid")}
-    steps = -(-len(tokens["train"]) // args.batch_size)                     # per epoch
+    steps = -(-len(tokens["train"]) // args.batch_size)         # per epoch
 
     optimizers = make_optimizers(gpt, args)
     begin, stage, best, seconds, log_size = 0, 0, -1, 0.0, 0
@@ -202,7 +228,7 @@ def train(args, out, device):
             optimizer.load_state_dict(state)
         begin, stage, best, seconds, log_size = (saved[key] for key in ("epoch", "stage", "best", "seconds", "log_size"))
     log = open(out / "log.jsonl", "a")
-    log.truncate(log_size)                                                  # without the lines of an epoch that was cut off
+    log.truncate(log_size)                                      # without the lines of an epoch that was cut off
     print(f"{args.method} on {args.dataset}: {len(tokens['train']):,} problems, {sum(p.numel() for p in gpt.parameters()):,} parameters, "
           f"stages 0 to {last_stage}, epochs {begin + 1} to {args.epochs}, {device}, into {out}", flush=True)
 
@@ -211,43 +237,26 @@ def train(args, out, device):
         print(show(record), flush=True)
         print(json.dumps(record), file=log, flush=True)
 
-    started = time.time()
+    started = time.time() - seconds
     for epoch in range(begin, args.epochs):
         previous, stage = stage, stage_at(epoch, args.epochs_first, args.epochs_per_stage, last_stage)
         if stage != previous:
-            best = -1                                                       # best.pt is the best of the newest stage
+            best = -1                                           # best.pt is the best of the newest stage
             if args.reset_optimizer:
                 optimizers = make_optimizers(gpt, args)
         # Every epoch seeds its own randomness, so a resumed run goes on exactly as the undisturbed one would have.
         torch.manual_seed(args.seed * 1_000_003 + epoch)
-        rng = random.Random(f"{args.seed} {epoch}")
-        gpt.train()
-        clock = time.time()
-        for step, batch in enumerate(batches(tokens["train"], tokenizer, args, stage, rng), start=1):
-            done = epoch * steps + step
-            factor = lr_factor(done - 1, args.epochs * steps, args.warmup, args.decay)
-            for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-                group["lr"] = group["peak_lr"] * factor
-            loss = coconut.loss(gpt, batch.to(device), args.detach_thoughts)
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
-            for optimizer in optimizers:
-                optimizer.step()
-                optimizer.zero_grad()
-            if step % max(1, steps // LINES_PER_EPOCH) == 0:
-                ms = (time.time() - clock) / max(1, steps // LINES_PER_EPOCH) * 1000
-                eta = (time.time() - started) / (done - begin * steps) * (args.epochs * steps - done)
-                report("step", step=step, steps=steps, loss=loss.item(), norm=norm.item(), lr=optimizers[0].param_groups[0]["lr"], ms=ms,
-                       rate=60_000 * args.batch_size / ms, eta=eta)
-                clock = time.time()
+        shuffled = batches(tokens["train"], tokenizer, args, stage, random.Random(f"{args.seed} {epoch}"))
+        train_epoch(gpt, optimizers, shuffled, steps, epoch * steps, args.epochs * steps, args, report)
+
         result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage)
-        report("valid", **result, seconds=seconds + time.time() - started)
+        report("valid", **result, seconds=time.time() - started)
         about = dict(args=vars(args), words=tokenizer.words, stage=stage, epoch=epoch + 1)
         if result["correct"] >= best:
             best = result["correct"]
             coconut.save(out / "best.pt", gpt, **about)
-        coconut.save(out / "last.pt", gpt, **about, best=best, optimizers=[o.state_dict() for o in optimizers], log_size=log.tell(),
-                     seconds=seconds + time.time() - started)
+        coconut.save(out / "last.pt", gpt, **about, best=best, optimizers=[optimizer.state_dict() for optimizer in optimizers],
+                     log_size=log.tell(), seconds=time.time() - started)
 
 
 def test(args, out, device):
