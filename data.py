@@ -48,15 +48,19 @@ ENTITIES = "Fae Rex Sally Max Alex Sam Polly Stella Wren".split()
 MAX_HOPS = 6    # h hops need 2h + 4 of the 17 concepts and 2h + 1 of the 13 families
 
 
-def prontoqa_problem(rng, hops=5):
+def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     """One ProntoQA problem: does entity E have the property asked for?
 
     E is an A_h, and A_h -> ... -> A_1 -> A_0 is a chain of is-a rules, each A_i with a dead-end second parent D_i. The query is
     about A_1's property: hops - 1 moves up the chain and one to the property, hops + 1 steps in all. The distractors: E is also
     a C (with a parent R, going nowhere), and S, which nothing is, has A_1's adjective with the opposite polarity.
+
+    plain: every rule begins with "Every" (the official generator also says "Each x" and "Xes are").
+    easy: up to `hops` hops, and only some of the rules that the proof does not need; to begin with (results/quick.md).
     """
     if not 1 <= hops <= MAX_HOPS:
-        raise ValueError(f"{hops} hops: ProntoQA's {len(CONCEPTS)} concept names and {len(FAMILIES)} property families fill 1 to {MAX_HOPS}")
+        raise ValueError(f"{hops} hops: ProntoQA's {len(CONCEPTS)} concepts and {len(FAMILIES)} property families are enough for 1 to {MAX_HOPS}")
+    hops = rng.randint(1, hops) if easy else hops
     names = rng.sample(CONCEPTS, 2 * hops + 4)
     chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # chain: A_h ... A_1, A_0; sides: D_h ... D_1
     target, entity = chain[-2], rng.choice(ENTITIES)
@@ -69,32 +73,32 @@ def prontoqa_problem(rng, hops=5):
     negated = {name: rng.random() < odds.get(name, 1 / 3) for name in owners}
     adjective[s], negated[s] = adjective[target], not negated[target]
 
-    is_not = {name: ("not " if negated[name] else "") + adjective[name] for name in adjective}
-    property_rule = {name: _rule(rng, name, is_not[name]) for name in adjective}
-    up = {x: _rule(rng, x, y, is_concept=True) for x, y in zip(chain, chain[1:])}            # A_i -> A_(i-1)
-    rules = [*up.values(), _rule(rng, c, r, is_concept=True), *(_rule(rng, x, d, is_concept=True) for x, d in zip(chain, sides)),
-             *(property_rule[name] for name in owners)]
+    is_a = {x: _rule(rng, plain, x, y, True) for x, y in zip(chain, chain[1:])}             # A_i -> A_(i-1)
+    has = {x: _rule(rng, plain, x, "not " * negated[x] + adjective[x]) for x in adjective}
+    needed = [is_a[x] for x in chain[:-2]] + [has[target]]
+    others = [is_a[target], _rule(rng, plain, c, r, True), *(_rule(rng, plain, x, d, True) for x, d in zip(chain, sides)),
+              *(has[x] for x in adjective if x != target)]
+    rules = needed + (rng.sample(others, rng.randint(0, len(others))) if easy else others)
     rng.shuffle(rules)
-    rules.insert(rng.randrange(len(rules) + 1), property_rule[s])
     facts = [f"{entity} is {_a(x)}." for x in (chain[0], c)]
     rng.shuffle(facts)
 
-    conclusion = f"{entity} is {is_not[target]}."
-    true = rng.random() < 0.5       # a false query is the conclusion with its "not" put in or taken out
-    query = conclusion if true else f"{entity} is {'' if negated[target] else 'not '}{adjective[target]}."
-    steps = [f"{entity} is {_a(x)}. {up[x]}" for x in chain[:-2]] + [f"{entity} is {_a(target)}. {property_rule[target]}", conclusion]
-    return Problem(" ".join(rules + facts + [f"True or false: {query}"]), steps, str(true))
+    conclusion = f"{entity} is {'not ' * negated[target]}{adjective[target]}."
+    opposite = f"{entity} is {'not ' * (not negated[target])}{adjective[target]}."
+    true = rng.random() < 0.5
+    steps = [f"{entity} is {_a(x)}. {rule}" for x, rule in zip(chain, needed)] + [conclusion]
+    return Problem(" ".join([*rules, *facts, f"True or false: {conclusion if true else opposite}"]), steps, str(true))
 
 
 def _a(noun):
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _rule(rng, subject, predicate, is_concept=False):
-    """"Xes are yes.", "Each x is a y." or "Every x is a y." (1/2, 1/4, 1/4); without the article where y is an adjective."""
-    if rng.random() < 0.5:
+def _rule(rng, plain, subject, predicate, is_concept=False):
+    """"Xes are yes.", "Each x is a y." or "Every x is a y." (1/2, 1/4, 1/4), or always the last; no article before an adjective."""
+    if not plain and rng.random() < 0.5:
         return f"{subject.capitalize()}es are {predicate}{'es' if is_concept else ''}."
-    return f"{rng.choice(['Each', 'Every'])} {subject} is {_a(predicate) if is_concept else predicate}."
+    return f"{'Every' if plain else rng.choice(['Each', 'Every'])} {subject} is {_a(predicate) if is_concept else predicate}."
 
 
 # ---------------------------------------------------------------------------------------------------------------------------
@@ -139,6 +143,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6):
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about; neg_target is such a
     leaf of the other root. nodes: how many before those without any edge are dropped (of the paper's 28 about 23 remain).
     """
+    most = len(PROSQA_CONCEPTS) + len(PROSQA_ENTITIES)
+    if nodes > most or min_steps > max_steps:
+        raise ValueError(f"no ProsQA problem has {nodes} nodes (there are {most} names) and {min_steps} to {max_steps} steps")
     for _ in range(10_000):
         parents, family, depth = prosqa_graph(rng, nodes)
         inner = {u for chosen in parents for u in chosen}
@@ -185,14 +192,14 @@ PAPER_SIZES = {"prontoqa": (9000, 200, 800), "prosqa": (17886, 300, 500)}
 def generate(name, sizes, seed=0, **options):
     """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes; no question occurs twice, in or across the sets.
 
-    Each set has its own random stream, so that another size of one leaves the others as they were. `options` go to the
-    generator of `name` (hops for prontoqa; nodes, min_steps, max_steps for prosqa).
+    Each set has its own random stream, so that another size of one leaves the others as they were. A set named "easy" has easy
+    problems. `options` go to the generator of `name`: hops and plain for prontoqa; nodes, min_steps and max_steps for prosqa.
     """
     seen, sets = set(), {}
-    for split in ("test", "valid", "train"):
+    for split in sorted(sizes, key=("test", "valid", "train", "easy").index):
         rng, problems = random.Random(f"{name} {split} {seed}"), []
         while len(problems) < sizes[split]:
-            problem = GENERATORS[name](rng, **options)
+            problem = GENERATORS[name](rng, **options, **({"easy": True} if split == "easy" else {}))
             if problem.question not in seen:
                 seen.add(problem.question)
                 problems.append(problem)
@@ -204,7 +211,7 @@ def read(path):
     """Problems from one .json file in the official format. Raises ValueError with one line that names the file and the item."""
     try:
         items = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"{path} is not JSON text: {e}") from None
     if not isinstance(items, list) or not items:
         raise ValueError(f"{path}: expected a list of problems, each with question, steps and answer")
@@ -221,6 +228,10 @@ def _problem(item, where):
         raise ValueError(f"{where}: field 'steps' is not a list of strings")
     if not item["question"].strip():
         raise ValueError(f"{where}: the question is empty")
+    try:
+        "".join([item["question"], *item["steps"], item["answer"]]).encode()
+    except UnicodeEncodeError as e:
+        raise ValueError(f"{where}: the text holds half a character: {e}") from None
     graph = {key: item[key] for key in ("idx_to_symbol", "edges", "root", "target", "neg_target") if key in item}
     return Problem(item["question"], item["steps"], item["answer"], graph or None)
 
@@ -252,7 +263,7 @@ class Tokenizer:
     tiktoken looks a whole word up before it merges any bytes, so a known word is one token, an unknown one falls back to bytes,
     and every text decodes to itself. Text never becomes a special token, even if it reads "<bot>".
     """
-    PATTERN = r" is an?|es are| ?\w+?(?=es\b)| ?\w+| ?[^\w\s]+|\n|[^\S\n]+"
+    PATTERN = r" is(?: an?| not)\b|es are(?: not)?\b| ?\w+?(?=es\b)| ?\w+| ?[^\w\s]+|\n|[^\S\n]+"
     SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
 
     def __init__(self, words):
@@ -407,7 +418,7 @@ def number(kind, low, high=float("inf")):
     return convert
 
 
-PROBLEM_FLAGS = ("train_size", "valid_size", "test_size", "hops", "nodes", "min_steps", "max_steps")
+PROBLEM_FLAGS = ("train_size", "valid_size", "test_size", "hops", "plain", "nodes", "min_steps", "max_steps")
 
 
 def add_problem_flags(parser):
@@ -417,6 +428,7 @@ def add_problem_flags(parser):
     parser.add_argument("--valid_size", type=count, help="validation problems")
     parser.add_argument("--test_size", type=count, help="test problems")
     parser.add_argument("--hops", type=int, help=f"ProntoQA: deduction hops of a problem, 1 to {MAX_HOPS}")
+    parser.add_argument("--plain", action=argparse.BooleanOptionalAction, help='ProntoQA: begin every rule with "Every", rather than in four ways')
     parser.add_argument("--nodes", type=count, help="ProsQA: nodes of a graph, before those without any edge are dropped")
     parser.add_argument("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
     parser.add_argument("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
@@ -430,10 +442,16 @@ def problem_sets(args, splits=SPLITS):
     """
     given = {flag: vars(args)[flag] for flag in PROBLEM_FLAGS if vars(args)[flag] is not None}
     if args.dataset in GENERATORS:
+        takes = inspect.signature(GENERATORS[args.dataset]).parameters
         sizes = {split: given.pop(f"{split}_size", size) for split, size in zip(SPLITS, PAPER_SIZES[args.dataset])}
-        for flag in given.keys() - inspect.signature(GENERATORS[args.dataset]).parameters.keys():
+        sizes = {split: sizes[split] if split in splits else 0 for split in SPLITS}
+        if vars(args).get("easy_epochs") and "train" in splits:
+            if "easy" not in takes:
+                raise ValueError(f"--easy_epochs does not apply to {args.dataset}: leave it out")
+            sizes["easy"] = sizes["train"]
+        for flag in given.keys() - takes.keys():
             raise ValueError(f"--{flag} does not apply to {args.dataset}: leave it out")
-        return generate(args.dataset, {split: sizes[split] if split in splits else 0 for split in SPLITS}, args.data_seed, **given)
+        return generate(args.dataset, sizes, args.data_seed, **given)
     for flag in given:
         raise ValueError(f"--{flag} is for generated problems, and {args.dataset} brings its own: leave it out")
     if Path(args.dataset).is_file() and splits == ("test",):

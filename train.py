@@ -61,13 +61,13 @@ def stage_at(epoch, first, per_stage, last):
 
 
 # Defaults. "paper" is the paper's; "quick" learns from random weights in minutes on two cores (how it was found: results/quick.md).
-SMALL = dict(n_layer=4, n_head=4, n_embd=64, dropout=0.0, batch_size=64, lr=3e-3, muon_lr=0.02, warmup=100, decay=0.4,
-             weight_decay=0.01, reset_optimizer=False, c=1)
-PAPER = dict(n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128, lr=1e-4, muon_lr=0.0, warmup=0, decay=0.0,
-             weight_decay=0.01, reset_optimizer=True, c=1, mix=0.0, epochs=50, epochs_first=5, epochs_per_stage=5)
+SMALL = dict(n_layer=4, n_head=4, n_embd=64, dropout=0.0, batch_size=64, micro_batch=32, lr=3e-3, muon_lr=0.02, warmup=100, decay=0.4,
+             weight_decay=0.01, reset_optimizer=False, c=1, easy_epochs=0)
+PAPER = dict(n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128, micro_batch=128, lr=1e-4, muon_lr=0.0, warmup=0, decay=0.0,
+             weight_decay=0.01, reset_optimizer=True, c=1, easy_epochs=0, mix=0.0, epochs=50, epochs_first=5, epochs_per_stage=5)
 SETTINGS = {
     "quick": {
-        "prontoqa": SMALL | dict(hops=2, train_size=20000, valid_size=200, test_size=800, epochs=12, epochs_first=3, epochs_per_stage=2, mix=0.3),
+        "prontoqa": SMALL | dict(hops=2, train_size=20000, valid_size=200, test_size=800, epochs=12, epochs_first=3, epochs_per_stage=2, mix=0.3, easy_epochs=6, plain=True),
         "prosqa": SMALL | dict(nodes=9, min_steps=3, max_steps=3, train_size=20000, valid_size=300, test_size=500, epochs=15, epochs_first=4,
                                epochs_per_stage=2, mix=0.3),
     },
@@ -82,23 +82,30 @@ MAX_NEW_TOKENS = 128
 LINES_PER_EPOCH = 4
 
 
-def batches(tokens, tokenizer, args, stage, rng=None):
-    """The problems as batches of one stage: in order, or, with rng, shuffled and now and then at another stage (args.mix)."""
+def batches(tokens, tokenizer, args, stage, rng=None, alike=False):
+    """The problems as batches of one stage: in order, or, with rng, shuffled and now and then at an earlier stage (args.mix).
+
+    A batch is a list of micro-batches, which go through the model one after the other and share one optimizer step. They bound the
+    memory; and as each takes problems of like length, there is less padding to compute. alike: problems of like length share whole
+    batches too, which helps easy problems (a batch without distractors shows what a rule is for) and hurts others (results/quick.md).
+    """
     filler, _ = METHODS[args.method]
-    size, order = args.batch_size, list(range(len(tokens)))
+    order = list(range(len(tokens)))
     if rng:
         rng.shuffle(order)
-        # Questions of like length together, or a third of each batch is padding: sort within pools of 50 batches.
-        pools = [order[i:i + 50 * size] for i in range(0, len(order), 50 * size)]
-        order = [i for pool in pools for i in sorted(pool, key=lambda i: len(tokens[i].question))]
-    chunks = [order[i:i + size] for i in range(0, len(order), size)]
-    if rng:
+    if alike:
+        order.sort(key=lambda i: len(tokens[i].question))
+    chunks = [order[start:start + args.batch_size] for start in range(0, len(order), args.batch_size)]
+    if alike:
         rng.shuffle(chunks)
     for chunk in chunks:
+        if rng:
+            chunk.sort(key=lambda i: len(tokens[i].question))
         # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
         s = rng.randint(0, stage) if rng and rng.random() < args.mix else stage
         plans = [schedule(args.method, s, len(tokens[i].steps), args.c, args.stages) for i in chunk]
-        yield data.collate([data.encode(tokens[i], tokenizer, filler, *plan) for i, plan in zip(chunk, plans)])
+        sequences = [data.encode(tokens[i], tokenizer, filler, *plan) for i, plan in zip(chunk, plans)]
+        yield [data.collate(sequences[i:i + args.micro_batch]) for i in range(0, len(sequences), args.micro_batch)]
 
 
 def make_optimizers(gpt, args):
@@ -129,8 +136,7 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage):
     gpt.eval()
     device, limit = gpt.wte.weight.device, gpt.config.block_size
     loss, made, texts = 0.0, 0, []
-    for batch in batches(tokens, tokenizer, args, stage):
-        batch = batch.to(device)
+    for batch in (micro.to(device) for batch in batches(tokens, tokenizer, args, stage) for micro in batch):
         loss += coconut.loss(gpt, batch).item() * len(batch.length)
         room = limit - int((batch.length + batch.thoughts).max())
         written, _ = coconut.generate(gpt, batch, tokenizer.eos, min(MAX_NEW_TOKENS, room))
@@ -191,8 +197,13 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
         factor = lr_factor(done, total, args.warmup, args.decay)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["peak_lr"] * factor
-        loss = coconut.loss(gpt, batch.to(device), args.detach_thoughts)
-        loss.backward()
+        predicted = sum(int((micro.target >= 0).sum()) for micro in batch)
+        loss = 0.0                                              # the mean over the predicted tokens of the whole batch
+        for micro in batch:
+            share = int((micro.target >= 0).sum()) / predicted
+            part = coconut.loss(gpt, micro.to(device), args.detach_thoughts) * share
+            part.backward()
+            loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -217,7 +228,7 @@ def train(args, out, device):
     args.stages = args.stages or longest                        # K
     last_stage = (args.stages + (longest > args.stages)) if METHODS[args.method][1] == "staged" else 0
     gpt = new_model(args, tokenizer.vocab_size).to(device)
-    tokens = {split: tokenize(sets[split], tokenizer, gpt.config.block_size, args.c * args.stages) for split in ("train", "valid")}
+    tokens = {split: tokenize(sets[split], tokenizer, gpt.config.block_size, args.c * args.stages) for split in sets if split != "test"}
     steps = -(-len(tokens["train"]) // args.batch_size)         # per epoch
 
     optimizers = make_optimizers(gpt, args)
@@ -246,7 +257,8 @@ def train(args, out, device):
                 optimizers = make_optimizers(gpt, args)
         # Every epoch seeds its own randomness, so a resumed run goes on exactly as the undisturbed one would have.
         torch.manual_seed(args.seed * 1_000_003 + epoch)
-        shuffled = batches(tokens["train"], tokenizer, args, stage, random.Random(f"{args.seed} {epoch}"))
+        easy = epoch < args.easy_epochs
+        shuffled = batches(tokens["easy" if easy else "train"], tokenizer, args, stage, random.Random(f"{args.seed} {epoch}"), alike=easy)
         train_epoch(gpt, optimizers, shuffled, steps, epoch * steps, args.epochs * steps, args, report)
 
         result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage)
@@ -300,6 +312,7 @@ def parse(argv=None):
     add("--epochs", type=count, help="epochs in all; those left over train the last stage")
     add("--epochs_first", type=number(int, 0), help="epochs in stage 0")
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
+    add("--easy_epochs", type=number(int, 0), help="ProntoQA: so many epochs, at first, on as many problems with fewer hops and distractors")
     add("--mix", type=share, help="probability that an example is trained at a random earlier stage instead")
     add("--detach_thoughts", action="store_true", help="stop gradients between thoughts, for comparison")
     data.add_problem_flags(parser)
@@ -310,6 +323,7 @@ def parse(argv=None):
     add("--dropout", type=share, help="share of activations dropped in training")
     # the optimization
     add("--batch_size", type=count, help="problems per step")
+    add("--micro_batch", type=count, help="problems that go through the model at once; less memory, and less padding")
     add("--lr", type=rate, help="AdamW's learning rate")
     add("--muon_lr", type=rate, help="Muon's learning rate for the matrices in the blocks; 0: AdamW for all")
     add("--warmup", type=number(int, 0), help="steps until the full learning rate")

@@ -1,7 +1,7 @@
 """The curriculum, the loop's promises (same seed same run, a killed run loses nothing), and one line for every mistake."""
 
 import json
-import os
+import random
 import signal
 import subprocess
 import sys
@@ -74,33 +74,62 @@ def some():
 
 
 def settings(**other):
-    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, mix=0.0) | other)
+    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0) | other)
+
+
+def rows(batches):
+    """(question, target, thoughts) of every example in the batches, as lists without padding."""
+    return [(tuple(q[:n].tolist()), tuple(i for i in t.tolist() if i >= 0), k.item())
+            for batch in batches for micro in batch for q, n, t, k in zip(micro.question, micro.length, micro.target, micro.thoughts)]
 
 
 def test_stage_k_replaces_the_first_k_steps(some):
     problems, tokenizer, tokens = some
     for stage in range(4):
-        batches = list(train.batches(tokens, tokenizer, settings(), stage))
-        assert sum(len(b.length) for b in batches) == 40 and len(batches) == 6
-        for row, p in zip(batches[0].target, problems):
-            text = tokenizer.decode([i for i in row.tolist() if i >= 0])
-            assert text == "".join(step + "\n" for step in p.steps[stage:]) + "### " + p.answer + "<|endoftext|>"
-        assert all((b.thoughts == stage).all() for b in batches)
+        made = rows(train.batches(tokens, tokenizer, settings(), stage))
+        assert len(made) == 40
+        for (_, target, thoughts), p in zip(made, problems):
+            assert tokenizer.decode(target) == "".join(step + "\n" for step in p.steps[stage:]) + "### " + p.answer + "<|endoftext|>"
+            assert thoughts == stage
 
 
 def test_mixing_trains_earlier_stages_at_the_given_rate(some):
     _, tokenizer, tokens = some
-    rng = train.random.Random(0)
-    thoughts = torch.cat([b.thoughts for _ in range(50) for b in train.batches(tokens, tokenizer, settings(mix=0.4), 3, rng)])
-    share = [(thoughts == n).float().mean().item() for n in range(4)]
+    rng = random.Random(0)
+    thoughts = [k for _ in range(200) for _, _, k in rows(train.batches(tokens, tokenizer, settings(mix=0.4), 3, rng))]
+    share = [thoughts.count(n) / len(thoughts) for n in range(4)]
     assert share == pytest.approx([0.1, 0.1, 0.1, 0.7], abs=0.03)
 
 
-def test_every_epoch_sees_every_problem_once_in_another_order(some):
+@pytest.mark.parametrize("alike", [False, True])
+def test_every_epoch_sees_every_problem_once_in_another_order(some, alike):
     _, tokenizer, tokens = some
-    order = [[tuple(row) for b in train.batches(tokens, tokenizer, settings(), 0, train.random.Random(e)) for row in b.question.tolist()] for e in (1, 2)]
-    strip = [[tuple(i for i in row if i) for row in o] for o in order]
-    assert sorted(strip[0]) == sorted(strip[1]) and strip[0] != strip[1]
+    one, two = (rows(train.batches(tokens, tokenizer, settings(), 0, random.Random(e), alike)) for e in (1, 2))
+    assert sorted(one) == sorted(two) == sorted(rows(train.batches(tokens, tokenizer, settings(), 0))) and one != two
+
+
+def test_alike_batches_hold_questions_of_like_length(some):
+    _, tokenizer, tokens = some
+    spread = [sum(max(m.length.max() for m in b) - min(m.length.min() for m in b) for b in train.batches(tokens, tokenizer, settings(), 0, random.Random(0), alike))
+              for alike in (False, True)]
+    assert spread[1] < 0.4 * spread[0]
+
+
+def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
+    """Also where the pieces predict different numbers of tokens, as here, where every third problem has lost a step."""
+    _, tokenizer, tokens = some
+    tokens = [data.Tokens(t.question, t.steps[i % 3 == 0:], t.answer) for i, t in enumerate(tokens)]
+    grads = []
+    for micro_batch in (40, 7):
+        args = settings(batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0, detach_thoughts=False,
+                        lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0)
+        gpt = train.new_model(args, tokenizer.vocab_size).double()
+        optimizer, = train.make_optimizers(gpt, args)
+        optimizer.zero_grad = lambda: None
+        train.train_epoch(gpt, [optimizer], train.batches(tokens, tokenizer, args, 2), 1, 0, 1, args, lambda kind, **log: grads.append(log["loss"]))
+        grads.append(torch.cat([p.grad.flatten() for p in gpt.parameters()]))
+    assert grads[0] == pytest.approx(grads[2], rel=1e-12)
+    assert (grads[1] - grads[3]).norm() < 1e-9 * grads[1].norm()
 
 
 def test_learning_rate_warms_up_stays_and_falls():
