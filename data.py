@@ -137,13 +137,15 @@ def _poisson(rng, mean):
     return count
 
 
-def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6):
+def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None):
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps edges away.
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about; neg_target is such a
     leaf of the other root. nodes: how many before those without any edge are dropped (of the paper's 28 about 23 remain).
+    names: use only the first so many concept names, and entity names.
     """
-    most = len(PROSQA_CONCEPTS) + len(PROSQA_ENTITIES)
+    concepts, entities = PROSQA_CONCEPTS[:names], PROSQA_ENTITIES[:names]
+    most = len(concepts) + len(entities)
     if nodes > most or min_steps > max_steps:
         raise ValueError(f"no ProsQA problem has {nodes} nodes (there are {most} names) and {min_steps} to {max_steps} steps")
     for _ in range(10_000):
@@ -152,7 +154,7 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6):
         leaves = [[v for v in range(2, nodes) if family[v] == root + 1 and v not in inner] for root in (0, 1)]
         steps = max((depth[v] for v in leaves[0] + leaves[1]), default=0)
         unborn = sum(not chosen for chosen in parents)
-        named = unborn <= len(PROSQA_ENTITIES) and nodes - unborn <= len(PROSQA_CONCEPTS)
+        named = unborn <= len(entities) and nodes - unborn <= len(concepts)
         if all(leaves) and min_steps <= steps <= max_steps and named:
             break
     else:
@@ -166,7 +168,7 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6):
 
     # Now in words. Nodes without parents are entities, all others concepts; each edge is a sentence.
     kept = [v for v in range(nodes) if parents[v] or v in inner]
-    concepts, entities = rng.sample(PROSQA_CONCEPTS, len(PROSQA_CONCEPTS)), rng.sample(PROSQA_ENTITIES, len(PROSQA_ENTITIES))
+    concepts, entities = rng.sample(concepts, len(concepts)), rng.sample(entities, len(entities))
     name = {v: (concepts if parents[v] else entities).pop() for v in kept}
     number = {v: i for i, v in enumerate(kept)}
     edges = [(u, v) for v in kept for u in parents[v]]
@@ -193,7 +195,7 @@ def generate(name, sizes, seed=0, **options):
     """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes; no question occurs twice, in or across the sets.
 
     Each set has its own random stream, so that another size of one leaves the others as they were. A set named "easy" has easy
-    problems. `options` go to the generator of `name`: hops and plain for prontoqa; nodes, min_steps and max_steps for prosqa.
+    problems. `options` go to the generator of `name`: hops and plain for prontoqa; nodes, min_steps, max_steps and names for prosqa.
     """
     seen, sets = set(), {}
     for split in sorted(sizes, key=("test", "valid", "train", "easy").index):
@@ -418,7 +420,7 @@ def number(kind, low, high=float("inf")):
     return convert
 
 
-PROBLEM_FLAGS = ("train_size", "valid_size", "test_size", "hops", "plain", "nodes", "min_steps", "max_steps")
+PROBLEM_FLAGS = ("train_size", "valid_size", "test_size", "hops", "plain", "nodes", "min_steps", "max_steps", "names")
 
 
 def add_problem_flags(parser):
@@ -432,6 +434,7 @@ def add_problem_flags(parser):
     parser.add_argument("--nodes", type=count, help="ProsQA: nodes of a graph, before those without any edge are dropped")
     parser.add_argument("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
     parser.add_argument("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
+    parser.add_argument("--names", type=count, help="ProsQA: concept names, and entity names, that the problems use (default: all 38 and 17)")
     parser.add_argument("--data_seed", type=int, default=0, help="seed of the generated problems (default: 0)")
 
 

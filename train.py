@@ -60,23 +60,26 @@ def stage_at(epoch, first, per_stage, last):
     return 0 if epoch < first else min(1 + (epoch - first) // per_stage, last)
 
 
-# Defaults. "paper" is the paper's; "quick" learns from random weights in minutes on two cores (how it was found: results/quick.md).
-SMALL = dict(n_layer=4, n_head=4, n_embd=64, dropout=0.0, batch_size=64, micro_batch=32, lr=3e-3, muon_lr=0.02, warmup=100, decay=0.4,
-             weight_decay=0.01, reset_optimizer=False, c=1, easy_epochs=0)
-PAPER = dict(n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128, micro_batch=128, lr=1e-4, muon_lr=0.0, warmup=0, decay=0.0,
-             weight_decay=0.01, reset_optimizer=True, c=1, easy_epochs=0, mix=0.0, epochs=50, epochs_first=5, epochs_per_stage=5)
+# Defaults of the flags, by --setting and --dataset. "paper" is the paper's (Experiments, Setup). "quick" learns from random weights in
+# minutes on two cores: how its values were found, and what each is worth, is in results/quick.md.
+PAPER = dict(c=1, epochs=50, epochs_first=5, epochs_per_stage=5, easy_epochs=0, mix=0.0, reset_optimizer=True,
+             n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128, micro_batch=128,
+             lr=1e-4, muon_lr=0.0, weight_decay=0.01, warmup=0, decay=0.0)
+QUICK = dict(c=1, easy_epochs=0, mix=0.3, reset_optimizer=False,
+             n_layer=4, n_head=4, n_embd=64, dropout=0.0, batch_size=64, micro_batch=32,
+             weight_decay=0.0, warmup=100)
 SETTINGS = {
-    "quick": {
-        "prontoqa": SMALL | dict(hops=2, train_size=20000, valid_size=200, test_size=800, epochs=12, epochs_first=3, epochs_per_stage=2, mix=0.3, easy_epochs=6, plain=True),
-        "prosqa": SMALL | dict(nodes=9, min_steps=3, max_steps=3, train_size=20000, valid_size=300, test_size=500, epochs=15, epochs_first=4,
-                               epochs_per_stage=2, mix=0.3),
-    },
     "paper": {
         "prontoqa": PAPER | dict(hops=5, train_size=9000, valid_size=200, test_size=800),
         "prosqa": PAPER | dict(nodes=28, min_steps=3, max_steps=6, train_size=17886, valid_size=300, test_size=500),
     },
+    "quick": {
+        "prontoqa": QUICK | dict(hops=2, plain=True, train_size=20000, valid_size=200, test_size=800,
+                                 epochs=11, epochs_first=4, epochs_per_stage=1, easy_epochs=8, lr=1.5e-3, muon_lr=0.01, decay=0.6),
+        "prosqa": QUICK | dict(nodes=9, names=9, min_steps=3, max_steps=3, train_size=40000, valid_size=300, test_size=500,
+                               epochs=9, epochs_first=2, epochs_per_stage=2, lr=3e-3, muon_lr=0.02, decay=0.5),
+    },
 }
-
 
 MAX_NEW_TOKENS = 128
 LINES_PER_EPOCH = 4
