@@ -1,24 +1,25 @@
 """Coconut: a GPT-2 that reasons in its own hidden states.
 
-Paper: "Training Large Language Models to Reason in a Continuous Latent Space" (Hao et al. 2024, arXiv 2412.06769), Method.
-The model switches between two modes. In language mode the input at a position is the embedding of the word there. In latent
-mode, between <bot> and <eot>, it is the last hidden state of the position before: a continuous thought, never turned into a word.
+Paper: "Training Large Language Models to Reason in a Continuous Latent Space" (Hao et al. 2024, arXiv
+2412.06769), Method. The model switches between two modes. In language mode the input at a position is the
+embedding of the word there. In latent mode, between <bot> and <eot>, it is the last hidden state of the
+position before: a continuous thought, never turned into a word.
 
     input      E(question)   E(<bot>)   t1    t2    ...   tn    E(<eot>)   E(step) ...   E(answer) ...
                                 |      ^ |   ^ |                   |           |            |
-    hidden                      h0 ----' h1 -' h2 ...              v           v            v         t1 = h0, t2 = h1, ...
+    hidden                      h0 ----' h1 -' h2 ...              v           v            v   t1 = h0, ...
     predicts                                                     step       ...          ... <eos>
 
-Each thought needs the one before, so n thoughts take n + 1 passes through the network. This file has the multi-pass forward
-twice: `explicit_forward`, the definition, which recomputes everything in every pass; and `think` with `language_logits`, which
-do the same for a padded batch and read only what is new, with a key/value cache. A test holds the second to the first.
+Each thought needs the one before, so n thoughts take n + 1 passes through the network. This file has the
+multi-pass forward twice: `explicit_forward`, the definition, recomputes all in every pass; `think` with
+`speak` does the same for a padded batch with a key/value cache. A test holds the second to the first.
 
 Shapes: B batch, Tq question, N most thoughts in the batch, Tl language, C width, V words.
 """
 
 import os
-import pickle
 from dataclasses import asdict
+from pickle import UnpicklingError
 
 import torch
 import torch.nn.functional as F
@@ -27,39 +28,41 @@ from gpt import GPT, GPTConfig
 
 
 def explicit_forward(gpt, question, n, language, detach=False):
-    """The multi-pass forward of one problem, as the paper defines it: n + 1 passes, each over everything before it.
+    """The multi-pass forward of one problem, as the paper defines it: n + 1 passes, each over all before it.
 
-    question (1, Tq) ids that end with <bot>, n thoughts, language (1, Tl) ids that begin with <eot> -> logits (1, Tl, V), each
-    for the token after it.
+    question (1, Tq) ids that end with <bot>, n thoughts, language (1, Tl) ids that begin with <eot> ->
+    logits (1, Tl, V), each for the token after it.
     """
     x = gpt.embed(question)                             # (1, Tq, C)
     for _ in range(n):
         hidden, _ = gpt(x)
         thought = hidden[:, -1:]                        # (1, 1, C) the last hidden state ...
-        x = torch.cat([x, thought.detach() if detach else thought], dim=1)      # ... is the next input embedding
+        x = torch.cat([x, thought.detach() if detach else thought], dim=1)  # ... is the next input embedding
     x = torch.cat([x, gpt.embed(language)], dim=1)      # (1, Tq + n + Tl, C)
     hidden, _ = gpt(x)
     return gpt.logits(hidden[:, -language.size(1):])
 
 
 def think(gpt, question, length, thoughts, detach=False):
-    """Latent mode for a batch: read the questions, then feed the last hidden state back, once for each thought but the last.
+    """Latent mode for a batch: read the questions, then feed all thoughts but the last back, one by one.
 
-    question (B, Tq) ids padded on the right, length (B,) of each, thoughts (B,) how many each takes; detach stops gradients
-    between thoughts. Returns the thoughts (B, N, C), the last of which is still to be read, and the cache with its mask (B, Tq + N),
-    True where a column holds a token or a thought: the i-th thought is column Tq + i, at position length + i.
+    question (B, Tq) ids padded on the right, length (B,) of each, thoughts (B,) how many each takes; detach
+    stops gradients between thoughts. Returns the thoughts (B, N, C), the last of which is still to be read,
+    and the cache with its mask (B, Tq + N), True where a column holds a token or a thought: the i-th thought
+    is column Tq + i, at position length + i.
     """
     Tq, N = question.size(1), int(thoughts.max())
     column = torch.arange(Tq + N, device=question.device)
     mask = torch.where(column < Tq, column < length[:, None], column - Tq < thoughts[:, None])
-    hidden, cache = gpt(gpt.embed(question))                                        # pass 1: the question, once
-    thought = hidden[torch.arange(len(length)), length - 1, None]                   # (B, 1, C) the last hidden state at <bot>
+    hidden, cache = gpt(gpt.embed(question))                                # pass 1: the question, once
+    thought = hidden[torch.arange(len(length)), length - 1, None]           # (B, 1, C) hidden state at <bot>
     thought = thought.detach() if detach else thought
     chain = [thought]
-    for i in range(N - 1):                                                          # passes 2 to N: one position each
-        position = length + torch.clamp(thoughts, max=i)        # a problem done thinking waits where its <eot> will be, unseen
+    for i in range(N - 1):                                                  # passes 2 to N: one position each
+        # A problem that is done thinking waits where its <eot> will be, unseen: mask hides what it adds.
+        position = length + torch.clamp(thoughts, max=i)
         hidden, cache = gpt(thought, position[:, None], mask[:, :Tq + i + 1], cache)
-        thought = hidden.detach() if detach else hidden                             # (B, 1, C)
+        thought = hidden.detach() if detach else hidden                     # (B, 1, C)
         chain.append(thought)
     return torch.cat(chain, dim=1)[:, :N], cache, mask
 
@@ -67,26 +70,27 @@ def think(gpt, question, length, thoughts, detach=False):
 def speak(gpt, language, length, thoughts, chain, cache, mask):
     """Back to language mode, in the pass that also reads the last thought.
 
-    language (B, Tl) ids, chain (B, N, C), cache and mask from think -> the last hidden states at the language tokens (B, Tl, C),
-    the cache and its mask, both grown by Tl.
+    language (B, Tl) ids, chain (B, N, C), cache and mask from think -> the last hidden states at the language
+    tokens (B, Tl, C), the cache and its mask, both grown by Tl.
     """
     N, Tl = chain.size(1), language.size(1)
-    x = torch.cat([chain[:, -1:], gpt.embed(language)], dim=1)                      # (B, 1 + Tl, C), without the 1 if N is 0
+    x = torch.cat([chain[:, -1:], gpt.embed(language)], dim=1)      # (B, 1 + Tl, C), without the 1 if N is 0
     position = (length + thoughts)[:, None] + torch.arange(Tl, device=language.device)
     if N:
         position = torch.cat([(length + torch.clamp(thoughts, max=N - 1))[:, None], position], dim=1)
-    mask = torch.cat([mask, torch.ones_like(language, dtype=torch.bool)], dim=1)    # padding is last: nothing real sees it
+    mask = F.pad(mask, (0, Tl), value=True)                         # padding is last: nothing real sees it
     hidden, cache = gpt(x, position, mask, cache)
     return hidden[:, -Tl:], cache, mask
 
 
 def loss(gpt, batch, detach=False):
-    """Mean cross-entropy over the predicted tokens of the batch: the remaining steps and the answer, never question or thoughts.
+    """Mean cross-entropy over the remaining steps and the answers, never questions or thoughts.
 
-    Paper, Method, Training: gradients flow back through every thought into all that came before it (unless detach).
+    Paper, Method, Training: gradients flow back through every thought into all before it (unless detach).
     """
-    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, *think(gpt, batch.question, batch.length, batch.thoughts, detach))
-    predicted = batch.target >= 0                                                   # only these go through the head
+    latent = think(gpt, batch.question, batch.length, batch.thoughts, detach)
+    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, *latent)
+    predicted = batch.target >= 0                                           # only these go through the head
     return F.cross_entropy(gpt.logits(hidden[predicted]), batch.target[predicted])
 
 
@@ -94,14 +98,14 @@ def loss(gpt, batch, detach=False):
 def generate(gpt, batch, eos, max_new_tokens):
     """Think, then write greedily until <eos>, a batch at a time.
 
-    The batch's questions and numbers of thoughts are used, and the first token of its language (<eot>) as the start of what is
-    written. Returns for each problem the new ids, <eos> included if it came, and the thoughts (B, N, C).
+    Of the batch it takes the questions, the numbers of thoughts and, to start with, the first token of the
+    language (<eot>). Returns for each problem the new ids, with <eos> if it came, and the thoughts (B, N, C).
     """
     chain, cache, mask = think(gpt, batch.question, batch.length, batch.thoughts)
     hidden, cache, mask = speak(gpt, batch.language[:, :1], batch.length, batch.thoughts, chain, cache, mask)
     position, written = batch.length + batch.thoughts + 1, []
     while True:
-        word = gpt.logits(hidden[:, -1]).argmax(-1, keepdim=True)                   # (B, 1)
+        word = gpt.logits(hidden[:, -1]).argmax(-1, keepdim=True)           # (B, 1)
         written.append(word)
         done = (torch.cat(written, dim=1) == eos).any(dim=1)
         if done.all() or len(written) == max_new_tokens:
@@ -124,12 +128,13 @@ def save(path, gpt, **extra):
 
 
 def load(path, device="cpu"):
-    """The model in a file that save wrote, and all that the file holds. No code in the file is ever run (weights_only)."""
+    """The model in a file that save wrote, and all else in it. No code in it is ever run (weights_only)."""
     with open(path, "rb") as f:
         try:
             saved = torch.load(f, map_location=device, weights_only=True)
             gpt = GPT(GPTConfig(**saved["config"])).to(device)
             gpt.load_state_dict(saved["model"])
-        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as e:
-            raise ValueError(f"{path} is not a whole checkpoint of this program ({type(e).__name__}): train it again, or name another run") from None
+        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as e:
+            raise ValueError(f"{path} is not a whole checkpoint of this program ({type(e).__name__}): "
+                             "train it again, or name another run") from None
     return gpt, saved

@@ -1,13 +1,14 @@
 """The problems: ProntoQA and ProsQA made from a seed, their files, their words as tokens, and grading.
 
-Paper: "Experiments", Datasets, and its appendix on ProsQA. A problem is a question, the reasoning steps and an answer. The
-first half of this file makes and reads problems as text, the second turns them into the sequences that Coconut trains on:
+Paper: "Experiments", Datasets, and its appendix on ProsQA. A problem is a question, the reasoning steps and
+an answer. The first half of this file makes and reads problems as text, the second turns them into the
+sequences that Coconut trains on:
 
     question tokens  <bot>  t1 t2 ... tn  <eot>  the remaining steps  ### answer <eos>
     |---- no loss ----------------------------|  |---------- loss --------------------|
 
-    python data.py prosqa               one problem worked out: text, tokens, thoughts and loss at three stages
-    python data.py prosqa --out DIR     write train.json, valid.json and test.json in the official format
+    python data.py prosqa              one problem worked out: text, tokens, thoughts and loss at three stages
+    python data.py prosqa --out DIR    write train.json, valid.json and test.json in the official format
 """
 
 import argparse
@@ -29,21 +30,21 @@ class Problem:
     question: str
     steps: list             # the written chain of thought, one sentence group per step
     answer: str
-    graph: dict = None      # ProsQA: idx_to_symbol, edges [[from, to], ...], root, target, neg_target, as in the official files
+    graph: dict = None      # ProsQA only: idx_to_symbol, edges [[from, to], ...], root, target, neg_target
 
 
-# ---------------------------------------------------------------------------------------------------------------------------
-# ProntoQA (Saparov & He 2022, arXiv 2210.01240), as its official generator makes it for Coconut: fictional names, random
-# order, relevant distractors. That program proposes and rejects, some 276 times a problem; what survives always has the same
-# skeleton, which is drawn here directly, with the odds that the rejection leaves.
+# ------------------------------------------------------------------------------------------------------------
+# ProntoQA (Saparov & He 2022, arXiv 2210.01240), as its official generator makes it for Coconut: fictional
+# names, random order, relevant distractors. That program proposes and rejects, some 276 times a problem;
+# what survives always has the same skeleton, drawn here directly, with the odds that the rejection leaves.
 
-CONCEPTS = ("wumpus yumpus zumpus dumpus rompus numpus tumpus vumpus impus jompus gorpus shumpus lempus sterpus grimpus lorpus "
-            "brimpus").split()
+CONCEPTS = ("wumpus yumpus zumpus dumpus rompus numpus tumpus vumpus impus "
+            "jompus gorpus shumpus lempus sterpus grimpus lorpus brimpus").split()
 FAMILIES = [family.split() for family in (
-    "blue red brown orange", "small large", "metallic wooden luminous liquid", "transparent opaque", "nervous happy feisty shy",
-    "bright dull", "sweet sour spicy bitter", "floral fruity earthy", "hot cold temperate",
-    "kind mean angry amenable aggressive", "melodic muffled discordant loud", "slow moderate fast",
-    "windy sunny overcast rainy snowy")]
+    "blue red brown orange", "small large", "metallic wooden luminous liquid", "transparent opaque",
+    "nervous happy feisty shy", "bright dull", "sweet sour spicy bitter", "floral fruity earthy",
+    "hot cold temperate", "kind mean angry amenable aggressive", "melodic muffled discordant loud",
+    "slow moderate fast", "windy sunny overcast rainy snowy")]
 ENTITIES = "Fae Rex Sally Max Alex Sam Polly Stella Wren".split()
 MAX_HOPS = 6    # h hops need 2h + 4 of the 17 concepts and 2h + 1 of the 13 families
 
@@ -51,22 +52,23 @@ MAX_HOPS = 6    # h hops need 2h + 4 of the 17 concepts and 2h + 1 of the 13 fam
 def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     """One ProntoQA problem: does entity E have the property asked for?
 
-    E is an A_h, and A_h -> ... -> A_1 -> A_0 is a chain of is-a rules, each A_i with a dead-end second parent D_i. The query is
-    about A_1's property: hops - 1 moves up the chain and one to the property, hops + 1 steps in all. The distractors: E is also
-    a C (with a parent R, going nowhere), and S, which nothing is, has A_1's adjective with the opposite polarity.
+    E is an A_h, and A_h -> ... -> A_1 -> A_0 is a chain of is-a rules, each A_i with a dead-end second parent
+    D_i. The query is about A_1's property: hops - 1 moves up the chain and one to the property, hops + 1
+    steps in all. The distractors: E is also a C (with a parent R, going nowhere), and S, which nothing is,
+    has A_1's adjective with the opposite polarity.
 
     plain: every rule begins with "Every" (the official generator also says "Each x" and "Xes are").
-    easy: up to `hops` hops, and only some of the rules that the proof does not need; to begin with (results/quick.md).
+    easy: up to `hops` hops, and only some of the rules that the proof does not need (results/quick.md).
     """
     if not 1 <= hops <= MAX_HOPS:
-        raise ValueError(f"{hops} hops: ProntoQA's {len(CONCEPTS)} concepts and {len(FAMILIES)} property families are enough for 1 to {MAX_HOPS}")
+        raise ValueError(f"{hops} hops: ProntoQA's concepts and families are enough for 1 to {MAX_HOPS}")
     hops = rng.randint(1, hops) if easy else hops
     names = rng.sample(CONCEPTS, 2 * hops + 4)
-    chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # chain: A_h ... A_1, A_0; sides: D_h ... D_1
+    chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # A_h ... A_0; D_h ... D_1
     target, entity = chain[-2], rng.choice(ENTITIES)
 
-    # Every concept but A_0, R and S has one property, each of another family. P(negated): 1/3 a priori; for the concepts of
-    # the chain, what the official program's random proof walk leaves of it.
+    # Every concept but A_0, R and S has one property, each of another family. P(negated): 1/3 a priori; for
+    # the concepts of the chain, what the official program's random proof walk leaves of it.
     owners = chain[:-1] + sides + [c]
     adjective = dict(zip(owners, map(rng.choice, rng.sample(FAMILIES, len(owners)))))
     odds = {name: 13 / 47 for name in chain} | {target: 91 / 193}
@@ -76,7 +78,8 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     is_a = {x: _rule(rng, plain, x, y, True) for x, y in zip(chain, chain[1:])}             # A_i -> A_(i-1)
     has = {x: _rule(rng, plain, x, "not " * negated[x] + adjective[x]) for x in adjective}
     needed = [is_a[x] for x in chain[:-2]] + [has[target]]
-    others = [is_a[target], _rule(rng, plain, c, r, True), *(_rule(rng, plain, x, d, True) for x, d in zip(chain, sides)),
+    others = [is_a[target], _rule(rng, plain, c, r, True),
+              *(_rule(rng, plain, x, d, True) for x, d in zip(chain, sides)),
               *(has[x] for x in adjective if x != target)]
     rules = needed + (rng.sample(others, rng.randint(0, len(others))) if easy else others)
     rng.shuffle(rules)
@@ -87,7 +90,8 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     opposite = f"{entity} is {'not ' * (not negated[target])}{adjective[target]}."
     true = rng.random() < 0.5
     steps = [f"{entity} is {_a(x)}. {rule}" for x, rule in zip(chain, needed)] + [conclusion]
-    return Problem(" ".join([*rules, *facts, f"True or false: {conclusion if true else opposite}"]), steps, str(true))
+    query = f"True or false: {conclusion if true else opposite}"
+    return Problem(" ".join([*rules, *facts, query]), steps, str(true))
 
 
 def _a(noun):
@@ -95,27 +99,31 @@ def _a(noun):
 
 
 def _rule(rng, plain, subject, predicate, is_concept=False):
-    """"Xes are yes.", "Each x is a y." or "Every x is a y." (1/2, 1/4, 1/4), or always the last; no article before an adjective."""
+    """"Xes are yes.", "Each x is a y." or "Every x is a y." (1/2, 1/4, 1/4); if plain, always the last."""
     if not plain and rng.random() < 0.5:
         return f"{subject.capitalize()}es are {predicate}{'es' if is_concept else ''}."
-    return f"{'Every' if plain else rng.choice(['Each', 'Every'])} {subject} is {_a(predicate) if is_concept else predicate}."
+    quantifier = "Every" if plain else rng.choice(["Each", "Every"])
+    return f"{quantifier} {subject} is {_a(predicate) if is_concept else predicate}."
 
 
-# ---------------------------------------------------------------------------------------------------------------------------
-# ProsQA (the paper's own): which of two concepts can be reached from an entity, in a random directed acyclic graph?
+# ------------------------------------------------------------------------------------------------------------
+# ProsQA (the paper's own): which of two concepts can be reached from an entity, in a random acyclic graph?
 
-PROSQA_CONCEPTS = ("bompus boompus brimpus chorpus dumpus felpus fompus gerpus gorpus grimpus gwompus hilpus impus jelpus jompus "
-                   "kerpus lempus lorpus numpus quimpus rempus rompus rorpus scrompus shumpus sterpus storpus terpus timpus "
+PROSQA_CONCEPTS = ("bompus boompus brimpus chorpus dumpus felpus fompus gerpus gorpus grimpus "
+                   "gwompus hilpus impus jelpus jompus kerpus lempus lorpus numpus quimpus "
+                   "rempus rompus rorpus scrompus shumpus sterpus storpus terpus timpus "
                    "tumpus vumpus worpus wumpus yerpus yimpus yumpus zhorpus zumpus").split()
-PROSQA_ENTITIES = "Alex Bob Carol Davis Eva Fae Gabriel Jack Max Oliver Polly Rex Sally Sam Stella Tom Wren".split()
+PROSQA_ENTITIES = ("Alex Bob Carol Davis Eva Fae Gabriel Jack Max "
+                   "Oliver Polly Rex Sally Sam Stella Tom Wren").split()
 
 
 def prosqa_graph(rng, nodes):
-    """(parents, family, depth) of every node, by the paper's appendix: nodes come one by one and choose parents among the earlier.
+    """(parents, family, depth) of every node. Nodes come one by one and choose parents among the earlier.
 
-    Nodes 0 and 1 are the roots. Bit 1 of a node's family marks the descendants of node 0, bit 2 those of node 1. A new node's
-    parents come from the pure descendants of one root, or now and then from everywhere; a deep node attracts more, so paths get
-    long. depth is the distance from the family's root, 0 where there is no single family.
+    Nodes 0 and 1 are the roots. Bit 1 of a node's family marks the descendants of node 0, bit 2 those of node
+    1. A new node's parents come from the pure descendants of one root, or now and then from everywhere; a
+    deep node attracts more, so paths get long. depth is the distance from the family's root, 0 where there is
+    no single family. Paper: the appendix on ProsQA.
     """
     parents, family, depth = [[], []], [1, 2], [0, 0]
     for v in range(2, nodes):
@@ -138,16 +146,17 @@ def _poisson(rng, mean):
 
 
 def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None):
-    """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps edges away.
+    """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
 
-    Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about; neg_target is such a
-    leaf of the other root. nodes: how many before those without any edge are dropped (of the paper's 28 about 23 remain).
-    names: use only the first so many concept names, and entity names.
+    Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
+    neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
+    the paper's 28 about 23 remain). names: use only the first so many concept names, and entity names.
     """
     concepts, entities = PROSQA_CONCEPTS[:names], PROSQA_ENTITIES[:names]
     most = len(concepts) + len(entities)
     if nodes > most or min_steps > max_steps:
-        raise ValueError(f"no ProsQA problem has {nodes} nodes (there are {most} names) and {min_steps} to {max_steps} steps")
+        raise ValueError(f"no ProsQA problem has {nodes} nodes (there are {most} names) "
+                         f"and {min_steps} to {max_steps} steps")
     for _ in range(10_000):
         parents, family, depth = prosqa_graph(rng, nodes)
         inner = {u for chosen in parents for u in chosen}
@@ -158,13 +167,15 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None):
         if all(leaves) and min_steps <= steps <= max_steps and named:
             break
     else:
-        raise ValueError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem of {min_steps} to {max_steps} steps: ask for other nodes or steps")
+        raise ValueError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
+                         f"of {min_steps} to {max_steps} steps: ask for other nodes or steps")
     root = rng.choice([r for r in (0, 1) if any(depth[v] == steps for v in leaves[r])])
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
     neg_target = rng.choice(leaves[1 - root])
     path = [target]                 # one of the shortest, from its end
     while path[0] != root:
-        path.insert(0, rng.choice([u for u in parents[path[0]] if family[u] == root + 1 and depth[u] == depth[path[0]] - 1]))
+        before = [u for u in parents[path[0]] if family[u] == root + 1 and depth[u] == depth[path[0]] - 1]
+        path.insert(0, rng.choice(before))
 
     # Now in words. Nodes without parents are entities, all others concepts; each edge is a sentence.
     kept = [v for v in range(nodes) if parents[v] or v in inner]
@@ -180,10 +191,11 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None):
     graph = {"idx_to_symbol": [name[v] for v in kept], "edges": [[number[u], number[v]] for u, v in edges],
              "root": number[root], "target": number[target], "neg_target": number[neg_target]}
     return Problem(" ".join(told + [f"Is {name[root]} a {asked[0]} or {asked[1]}?"]),
-                   [sentence(u, v) for u, v in zip(path, path[1:])], f"{name[root]} is a {name[target]}.", graph)
+                   [sentence(u, v) for u, v in zip(path, path[1:])],
+                   f"{name[root]} is a {name[target]}.", graph)
 
 
-# ---------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Sets of problems: generated, or read from the official files.
 
 GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
@@ -192,10 +204,11 @@ PAPER_SIZES = {"prontoqa": (9000, 200, 800), "prosqa": (17886, 300, 500)}
 
 
 def generate(name, sizes, seed=0, **options):
-    """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes; no question occurs twice, in or across the sets.
+    """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes; no question occurs twice.
 
-    Each set has its own random stream, so that another size of one leaves the others as they were. A set named "easy" has easy
-    problems. `options` go to the generator of `name`: hops and plain for prontoqa; nodes, min_steps, max_steps and names for prosqa.
+    Each set has its own random stream, so that another size of one leaves the others as they were. A set
+    named "easy" has easy problems. `options` go to the generator of `name`: hops and plain for prontoqa;
+    nodes, min_steps, max_steps and names for prosqa.
     """
     seen, sets = set(), {}
     for split in sorted(sizes, key=("test", "valid", "train", "easy").index):
@@ -210,7 +223,7 @@ def generate(name, sizes, seed=0, **options):
 
 
 def read(path):
-    """Problems from one .json file in the official format. Raises ValueError with one line that names the file and the item."""
+    """Problems from one .json file in the official format; a ValueError names the file and the item."""
     try:
         items = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as e:
@@ -222,10 +235,10 @@ def read(path):
 
 def _problem(item, where):
     if not isinstance(item, dict):
-        raise ValueError(f"{where}: expected an object with question, steps and answer, found {type(item).__name__}")
+        raise ValueError(f"{where}: expected question, steps and answer, found {type(item).__name__}")
     for field, kind in (("question", str), ("steps", list), ("answer", str)):
         if not isinstance(item.get(field), kind):
-            raise ValueError(f"{where}: field '{field}' is missing or not a {'string' if kind is str else 'list of strings'}")
+            raise ValueError(f"{where}: field '{field}' is missing or not a {kind.__name__}")
     if not all(isinstance(step, str) for step in item["steps"]):
         raise ValueError(f"{where}: field 'steps' is not a list of strings")
     if not item["question"].strip():
@@ -234,18 +247,20 @@ def _problem(item, where):
         "".join([item["question"], *item["steps"], item["answer"]]).encode()
     except UnicodeEncodeError as e:
         raise ValueError(f"{where}: the text holds half a character: {e}") from None
-    graph = {key: item[key] for key in ("idx_to_symbol", "edges", "root", "target", "neg_target") if key in item}
+    graph = {k: item[k] for k in ("idx_to_symbol", "edges", "root", "target", "neg_target") if k in item}
     return Problem(item["question"], item["steps"], item["answer"], graph or None)
 
 
 def load(path, splits=SPLITS):
-    """The named splits from a folder that holds train.json, valid.json, test.json, or the official names (prosqa_test.json, ...)."""
+    """The named splits of a folder: train.json, valid.json, test.json, or official names (x_test.json)."""
     sets = {}
     for split in splits:
-        files = [f for f in (Path(path) / f"{split}.json", *sorted(Path(path).glob(f"*_{split}.json"))) if f.is_file()]
+        files = Path(path) / f"{split}.json", *sorted(Path(path).glob(f"*_{split}.json"))
+        files = [f for f in files if f.is_file()]
         if len(files) != 1:
             found = " and ".join(f.name for f in files) or "neither"
-            raise ValueError(f"{path} must hold exactly one of {split}.json and <name>_{split}.json, but holds {found}")
+            raise ValueError(f"{path} must hold exactly one of {split}.json and <name>_{split}.json, "
+                             f"but holds {found}")
         sets[split] = read(files[0])
     return sets
 
@@ -256,14 +271,14 @@ def write(problems, path):
     Path(path).write_text(json.dumps(items, indent=1), encoding="utf-8")
 
 
-# ---------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # From text to tokens.
 
 class Tokenizer:
-    """Words to ids and back: a tiktoken encoding whose vocabulary is the 256 bytes and the words of a training set.
+    """Words to ids and back: a tiktoken encoding of the 256 bytes and the words of a training set.
 
-    tiktoken looks a whole word up before it merges any bytes, so a known word is one token, an unknown one falls back to bytes,
-    and every text decodes to itself. Text never becomes a special token, even if it reads "<bot>".
+    tiktoken looks a whole word up before it merges any bytes, so a known word is one token, an unknown one
+    falls back to bytes, and every text decodes to itself. No text, not even "<bot>", makes a special token.
     """
     PATTERN = r" is(?: an?| not)\b|es are(?: not)?\b| ?\w+?(?=es\b)| ?\w+| ?[^\w\s]+|\n|[^\S\n]+"
     SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
@@ -280,7 +295,8 @@ class Tokenizer:
     @classmethod
     def of(cls, problems):
         """The tokenizer of a training set: every word in it that is longer than a byte."""
-        words = {word for p in problems for text in (p.question, *p.steps, f"### {p.answer}") for word in re.findall(cls.PATTERN, text)}
+        texts = [text for p in problems for text in (p.question, *p.steps, f"### {p.answer}")]
+        words = {word for text in texts for word in re.findall(cls.PATTERN, text)}
         return cls(sorted(word for word in words if len(word.encode()) > 1))
 
     def encode(self, text):
@@ -296,45 +312,47 @@ class Tokenizer:
 
 @dataclass
 class Tokens:
-    """A problem in ids. Its pieces end where tokens end, so encoding them one by one is encoding the whole text."""
+    """A problem in ids. Its pieces end where tokens end, so encoding each is encoding the whole text."""
     question: list
     steps: list         # one list of ids for each step
     answer: list        # "### answer" and the end of text
 
     @classmethod
     def of(cls, problem, tokenizer):
-        return cls(tokenizer.encode(problem.question + "\n"), [tokenizer.encode(step + "\n") for step in problem.steps],
-                   tokenizer.encode("### " + problem.answer) + [tokenizer.eos])
+        steps = [tokenizer.encode(step + "\n") for step in problem.steps]
+        answer = tokenizer.encode("### " + problem.answer) + [tokenizer.eos]
+        return cls(tokenizer.encode(problem.question + "\n"), steps, answer)
 
 
 @dataclass
 class Sequence:
     question: list      # read in one pass; ends with <bot> (and the pauses) where there are fillers
     thoughts: int       # how many continuous thoughts follow
-    language: list      # from the token before the first predicted one to the end of text: all but its first token have a loss
+    language: list      # up to the end of text: all tokens have a loss but the first, which is given
 
 
 def encode(tokens, tokenizer, filler=None, skip=0, n=0):
-    """One training sequence, with the first `skip` steps replaced by `n` fillers: "thought", "pause" or None (no <bot>, no <eot>).
+    """One training sequence, with the first `skip` steps replaced by `n` fillers.
 
-    For the question "Tom is a x. Is Tom a y or z?", steps "Tom is a x." and "Every x is a y.", skip=1 and n=1 thought:
+    filler: "thought", "pause", or None, which does without <bot> and <eot> too. For the question "Tom is a x.
+    Is Tom a y or z?", the steps "Tom is a x." and "Every x is a y.", skip=1 and n=1 thought:
 
         Tom is a x . Is Tom a y or z ? \\n <bot>   t1   <eot>  Every x is a y . \\n ### Tom is a y . <eos>
         |------------- question --------------| thought |------------------- language ------------------|
                                                            no loss on <eot>: it is given, not predicted
 
-    Pauses are ordinary tokens, the same at every place, so they can be read with the question, in the same pass.
+    Pauses are ordinary tokens, the same at every place, so they are read with the question, in the same pass.
     """
     question, language = tokens.question, sum(tokens.steps[skip:], []) + tokens.answer
     if filler is None:
         return Sequence(question[:-1], 0, question[-1:] + language)
     pauses = [tokenizer.pause] * n if filler == "pause" else []
-    return Sequence(question + [tokenizer.bot] + pauses, n if filler == "thought" else 0, [tokenizer.eot] + language)
+    return Sequence(question + [tokenizer.bot] + pauses, n - len(pauses), [tokenizer.eot] + language)
 
 
 @dataclass
 class Batch:
-    question: torch.Tensor      # (B, Tq) ids, padded on the right: causal attention then needs no mask to ignore the padding
+    question: torch.Tensor      # (B, Tq) ids, padded on the right, where causal attention never looks
     length: torch.Tensor        # (B,) real tokens of each question
     thoughts: torch.Tensor      # (B,) continuous thoughts of each problem
     language: torch.Tensor      # (B, Tl) input ids, padded on the right
@@ -345,7 +363,7 @@ class Batch:
 
 
 def collate(sequences):
-    """Sequences to one Batch. Where questions or languages are shorter than the longest, their rows end in padding (id 0)."""
+    """Sequences to one Batch; rows shorter than the longest end in padding (id 0, or -100 in the target)."""
     def pad(rows, value=0):
         width = max(map(len, rows))
         return torch.tensor([row + [value] * (width - len(row)) for row in rows])
@@ -354,11 +372,11 @@ def collate(sequences):
                  pad([s.language[:-1] for s in sequences]), pad([s.language[1:] for s in sequences], -100))
 
 
-# ---------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Grading.
 
 def answer_of(text):
-    """The answer in a generated text: what follows the last "#", commas removed, as the official code reads it."""
+    """The answer in a generated text: all after the last "#", without commas, as in the official code."""
     return text.split("#")[-1].replace(",", "").strip()
 
 
@@ -367,20 +385,22 @@ def grade(problem, text):
     return answer_of(text) == answer_of(problem.answer)
 
 
-# ---------------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # python data.py prosqa
 
 def worked_example(problem, tokenizer):
-    """The problem as Coconut sees it (c = 1) at stage 0, half way, and the last: what is read at each place, and what is predicted."""
+    """The problem as Coconut sees it (c = 1), at first, half way and last: what it reads and predicts."""
     tokens = Tokens.of(problem, tokenizer)
     K = len(problem.steps)
-    lines = [problem.question, *(f"  step {i}  {step}" for i, step in enumerate(problem.steps, 1)), f"  answer  {problem.answer}"]
+    lines = [problem.question, *(f"  step {i}  {step}" for i, step in enumerate(problem.steps, 1)),
+             f"  answer  {problem.answer}"]
     for stage in (0, K // 2, K):
         s = encode(tokens, tokenizer, "thought", stage, stage)
-        lines += ["", f"stage {stage}: {stage} of {K} steps replaced, {s.thoughts} thoughts, loss on {len(s.language) - 1} tokens"]
+        lines += ["", f"stage {stage}: {stage} of {K} steps replaced, {s.thoughts} thoughts, "
+                      f"loss on {len(s.language) - 1} tokens"]
         tail = 6                                            # the question is long; its end will do
-        read = [f"{len(s.question) - tail} tokens", *map(tokenizer.show, s.question[-tail:]), *(f"t{i + 1}" for i in range(s.thoughts)),
-                *map(tokenizer.show, s.language[:-1])]
+        read = [f"{len(s.question) - tail} tokens", *map(tokenizer.show, s.question[-tail:]),
+                *(f"t{i + 1}" for i in range(s.thoughts)), *map(tokenizer.show, s.language[:-1])]
         predicted = [""] * (1 + tail + s.thoughts) + list(map(tokenizer.show, s.language[1:]))
         lines += columns({"input": read, "predict": predicted})
     return "\n".join(lines)
@@ -388,17 +408,15 @@ def worked_example(problem, tokenizer):
 
 def columns(rows, width=100):
     """Named rows of cells, aligned cell by cell and folded at `width` characters."""
-    names, cells, lines, start = list(rows), list(zip(*rows.values())), [], 0
-    label = max(map(len, names)) + 4
-    widths = [max(map(len, cell)) + 2 for cell in cells]
-    while start < len(cells):
-        stop = start + 1
-        while stop < len(cells) and label + sum(widths[start:stop + 1]) <= width:
-            stop += 1
-        for r, name in enumerate(names):
-            lines.append((f"  {name:{label - 2}}" + "".join(f"{cells[i][r]:{widths[i]}}" for i in range(start, stop))).rstrip())
-        start = stop
-    return lines
+    label, folds, room = max(map(len, rows)) + 4, [], 0
+    for cells in zip(*rows.values()):
+        widest = max(map(len, cells)) + 2
+        if widest > room:
+            folds.append([f"  {name:{label - 2}}" for name in rows])
+            room = width - label
+        folds[-1] = [line + f"{cell:{widest}}" for line, cell in zip(folds[-1], cells)]
+        room -= widest
+    return [line.rstrip() for lines in folds for line in lines]
 
 
 # What data.py, train.py and sample.py share of their command lines.
@@ -414,40 +432,41 @@ def number(kind, low, high=float("inf")):
     def convert(text):
         value = kind(text)
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not " + (f"at least {low}" if high == float("inf") else f"between {low} and {high}"))
+            bounds = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
+            raise argparse.ArgumentTypeError(f"{text} is not {bounds}")
         return value
     convert.__name__ = kind.__name__        # argparse names it when the text is no number at all
     return convert
 
 
-PROBLEM_FLAGS = ("train_size", "valid_size", "test_size", "hops", "plain", "nodes", "min_steps", "max_steps", "names")
+PROBLEM_FLAGS = "train_size valid_size test_size hops plain nodes min_steps max_steps names".split()
 
 
 def add_problem_flags(parser):
-    """Flags for generated problems. All default to None: left to the table of the setting, or to the generator."""
-    count = number(int, 1)
-    parser.add_argument("--train_size", type=count, help="training problems")
-    parser.add_argument("--valid_size", type=count, help="validation problems")
-    parser.add_argument("--test_size", type=count, help="test problems")
-    parser.add_argument("--hops", type=int, help=f"ProntoQA: deduction hops of a problem, 1 to {MAX_HOPS}")
-    parser.add_argument("--plain", action=argparse.BooleanOptionalAction, help='ProntoQA: begin every rule with "Every", rather than in four ways')
-    parser.add_argument("--nodes", type=count, help="ProsQA: nodes of a graph, before those without any edge are dropped")
-    parser.add_argument("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
-    parser.add_argument("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
-    parser.add_argument("--names", type=count, help="ProsQA: concept names, and entity names, that the problems use (default: all 38 and 17)")
-    parser.add_argument("--data_seed", type=int, default=0, help="seed of the generated problems (default: 0)")
+    """Flags for generated problems. None leaves the choice to the setting's table, or to the generator."""
+    count, add = number(int, 1), parser.add_argument
+    add("--train_size", type=count, help="training problems")
+    add("--valid_size", type=count, help="validation problems")
+    add("--test_size", type=count, help="test problems")
+    add("--hops", type=int, help=f"ProntoQA: deduction hops of a problem, 1 to {MAX_HOPS}")
+    add("--plain", action=argparse.BooleanOptionalAction, help='ProntoQA: begin every rule with "Every"')
+    add("--nodes", type=count, help="ProsQA: nodes of a graph, before those without any edge are dropped")
+    add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
+    add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
+    add("--names", type=count, help="ProsQA: how many concept and entity names to use (default: 38, 17)")
+    add("--data_seed", type=int, default=0, help="seed of the generated problems (default: 0)")
 
 
 def problem_sets(args, splits=SPLITS):
-    """The problems that args.dataset and the problem flags ask for: {"train": [Problem, ...], "valid": ..., "test": ...}.
+    """The problems that args.dataset and the problem flags ask for: {"train": [Problem, ...], "valid": ...}.
 
     A generated dataset, a folder, or, where only test problems are wanted, one file.
     """
-    given = {flag: vars(args)[flag] for flag in PROBLEM_FLAGS if vars(args)[flag] is not None}
+    given = {flag: vars(args)[flag] for flag in PROBLEM_FLAGS if vars(args).get(flag) is not None}
     if args.dataset in GENERATORS:
         takes = inspect.signature(GENERATORS[args.dataset]).parameters
-        sizes = {split: given.pop(f"{split}_size", size) for split, size in zip(SPLITS, PAPER_SIZES[args.dataset])}
-        sizes = {split: sizes[split] if split in splits else 0 for split in SPLITS}
+        sizes = dict(zip(SPLITS, PAPER_SIZES[args.dataset]))
+        sizes = {s: given.pop(f"{s}_size", size) * (s in splits) for s, size in sizes.items()}
         if vars(args).get("easy_epochs") and "train" in splits:
             if "easy" not in takes:
                 raise ValueError(f"--easy_epochs does not apply to {args.dataset}: leave it out")
@@ -456,11 +475,11 @@ def problem_sets(args, splits=SPLITS):
             raise ValueError(f"--{flag} does not apply to {args.dataset}: leave it out")
         return generate(args.dataset, sizes, args.data_seed, **given)
     for flag in given:
-        raise ValueError(f"--{flag} is for generated problems, and {args.dataset} brings its own: leave it out")
+        raise ValueError(f"--{flag} is for generated problems, and {args.dataset} has its own: leave it out")
     if Path(args.dataset).is_file() and splits == ("test",):
         return {"test": read(args.dataset)}
     if not Path(args.dataset).is_dir():
-        raise ValueError(f"unknown dataset {args.dataset}: say {' or '.join(GENERATORS)}, or name a folder of train.json, valid.json and test.json")
+        raise ValueError(f"unknown dataset {args.dataset}: say {' or '.join(GENERATORS)}, or name a folder")
     return load(args.dataset, splits)
 
 

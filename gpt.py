@@ -1,18 +1,18 @@
 """GPT-2 in one file: the plain language model that Coconut thinks with.
 
-The architecture is GPT-2's (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"): learned positions,
-layer norm before each sublayer, tanh-GELU, and an output head that shares its matrix with the token embedding. What differs
-from a usual GPT file is only where it is cut. Generating a word is four steps,
+The architecture is GPT-2's (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners"):
+learned positions, layer norm before each sublayer, tanh-GELU, and an output head that shares its matrix with
+the token embedding. What is unusual is only where it is cut. Generating a word is four steps,
 
     x = gpt.embed(ids)              # words to vectors
     hidden, cache = gpt(x)          # vectors to the last hidden states
     logits = gpt.logits(hidden)     # hidden states to a distribution over words
     ids = logits.argmax(-1)         # pick one, and embed it again
 
-and Coconut's latent mode leaves out all but the second: it feeds `hidden` back as the next `x`. So the steps are methods of
-their own here, and coconut.py puts them together.
+and Coconut's latent mode leaves out all but the second: it feeds `hidden` back as the next `x`. So the steps
+are methods of their own here, and coconut.py puts them together.
 
-Shapes: B batch, T new positions, S all positions so far (cached and new), C = n_embd, nh heads of size hs = C / nh, V words.
+Shapes: B batch, T new positions, S cached and new ones, C = n_embd, nh heads of size hs = C / nh, V words.
 """
 
 import math
@@ -43,11 +43,12 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x, mask, past):
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head).permute(2, 0, 3, 1, 4)  # (B, nh, T, hs) each
-        if past is not None:    # concatenated, never overwritten: gradients flow through the cache into earlier passes
+        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)                        # (B, nh, T, hs) each
+        if past is not None:    # concatenated, never overwritten: gradients flow on into earlier passes
             k = torch.cat([past[0], k], dim=2)                      # (B, nh, S, hs)
             v = torch.cat([past[1], v], dim=2)                      # (B, nh, S, hs)
-        # One new position may see all others, so only a first pass of several positions needs the built-in causal mask.
+        # One new position may see all others: only a first pass of several needs the built-in causal mask.
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and past is None,
                                            dropout_p=self.dropout if self.training else 0.0)
         y = y.transpose(1, 2).reshape(B, T, C)
@@ -85,7 +86,7 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         if config.n_embd % config.n_head:
-            raise ValueError(f"n_embd {config.n_embd} cannot be split among {config.n_head} heads: make it a multiple of n_head")
+            raise ValueError(f"n_embd {config.n_embd} is no multiple of n_head {config.n_head}")
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)   # words; also the output head
         self.wpe = nn.Embedding(config.block_size, config.n_embd)   # positions
@@ -96,11 +97,12 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def reset(self):
-        """Draw random weights; normal distributions, biases 0, projections that end a residual branch divided by sqrt(2 * n_layer).
+        """Draw random weights: normal, biases 0; what ends a residual branch is divided by sqrt(2 * n_layer).
 
-        differs: GPT-2 draws all with a spread of 0.02, which suits its 768 dimensions and weeks of training; narrow models hardly
-        move from there for tens of thousands of problems. Here the spread grows as the width shrinks, words stand out from the
-        start, and the learned positions begin as sinusoids, so that "the word before" need not be discovered (results/quick.md).
+        differs: GPT-2 draws all with a spread of 0.02, which suits its 768 dimensions and weeks of training;
+        narrow models hardly move from there for tens of thousands of problems. Here the spread grows as the
+        width shrinks, words stand out from the start, and the learned positions begin as sinusoids, so that
+        "the word before" need not be discovered (results/quick.md).
         """
         C = self.config.n_embd
         for name, p in self.named_parameters():
@@ -112,11 +114,12 @@ class GPT(nn.Module):
                 p /= math.sqrt(2 * self.config.n_layer)
         loud = 2.4 / math.sqrt(C)
         nn.init.normal_(self.wte.weight, std=loud)
-        angle = torch.arange(self.config.block_size)[:, None] * 10000 ** (-torch.arange(C // 2) / (C // 2))   # (block_size, C/2)
-        self.wpe.weight[:, :C // 2 * 2] = loud * torch.cat([angle.sin(), angle.cos()], dim=1)
+        half, position = C // 2, torch.arange(self.config.block_size)[:, None]
+        angle = position * 10000 ** (-torch.arange(half) / half)    # (block_size, C/2)
+        self.wpe.weight[:, :2 * half] = loud * torch.cat([angle.sin(), angle.cos()], dim=1)
 
     def embed(self, ids):
-        """Language mode's input: ids (B, T) -> word embeddings (B, T, C). Positions are added in forward, to words and thoughts alike."""
+        """Language mode's input: ids (B, T) -> (B, T, C). forward adds positions, also to thoughts."""
         return self.wte(ids)
 
     def forward(self, x, positions=None, mask=None, cache=None):
@@ -126,7 +129,7 @@ class GPT(nn.Module):
         positions  (B, T)     their positions; None counts on from the cache
         mask       (B, S)     True at the columns, cached and new, that hold something; None when all do
         cache      per layer a (key, value) pair of earlier passes, (B, nh, S - T, hs) each; None at the start
-        Returns the last hidden states (B, T, C), after the final layer norm, and the cache grown by these T positions.
+        Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
         """
         T, past = x.size(1), cache[0][0].size(2) if cache else 0
         if positions is None:
@@ -144,5 +147,5 @@ class GPT(nn.Module):
         return self.ln_f(x), grown
 
     def logits(self, hidden):
-        """Last hidden states (..., C) -> scores of the next word (..., V), by the token embedding itself (tied head)."""
+        """Hidden states (..., C) -> scores of the next word (..., V), by the token embedding (tied head)."""
         return F.linear(hidden, self.wte.weight)

@@ -1,7 +1,8 @@
 """Ask a trained model, and look at what it thought.
 
-Paper: "Understanding the Latent Reasoning in Coconut". A continuous thought is a hidden state that was never turned into a word;
-but it lives where hidden states live, so the language model's head can be asked which words it is close to.
+Paper: "Understanding the Latent Reasoning in Coconut". A continuous thought is a hidden state that was never
+turned into a word; but it lives where hidden states live, so the language model's head can be asked which
+words it is close to.
 
     python sample.py RUN                    some test problems of the run, each thought in words
     python sample.py RUN --question "..."   a question of your own
@@ -9,10 +10,7 @@ but it lives where hidden states live, so the language model's head can be asked
 """
 
 import argparse
-import sys
 from pathlib import Path
-
-import torch
 
 import coconut
 import data
@@ -20,20 +18,22 @@ import train
 
 
 def ask(gpt, tokenizer, problem, run, stage, thoughts=None, top=5):
-    """One problem to a trained model: (the text it writes, [(its most probable words as (word, probability) pairs) per thought]).
+    """One problem to a trained model: the text it writes, and each thought's top (word, probability) pairs.
 
     thoughts: how many fillers; None takes as many as the run's schedule gives at that stage.
     """
     tokens = data.Tokens.of(problem, tokenizer)
     removed, n = train.schedule(run.method, stage, len(problem.steps), run.c, run.stages)
-    sequence = data.encode(tokens, tokenizer, train.METHODS[run.method][0], removed, n if thoughts is None else thoughts)
+    n = n if thoughts is None else thoughts
+    sequence = data.encode(tokens, tokenizer, train.METHODS[run.method][0], removed, n)
     batch = data.collate([sequence]).to(gpt.wte.weight.device)
-    room = gpt.config.block_size - len(sequence.question) - sequence.thoughts
-    if room < 1:
-        raise ValueError(f"question and thoughts take {len(sequence.question) + sequence.thoughts} positions, but the model has {gpt.config.block_size}")
-    written, chain = coconut.generate(gpt, batch, tokenizer.eos, min(room, train.MAX_NEW_TOKENS))
-    best = gpt.logits(chain[0]).softmax(-1).topk(top)                           # chain[0] (N, C) -> (N, top)
-    words = [[(tokenizer.decode([i]), p) for i, p in zip(ids, ps)] for ids, ps in zip(best.indices.tolist(), best.values.tolist())]
+    size, taken = gpt.config.block_size, len(sequence.question) + sequence.thoughts
+    if taken >= size:
+        raise ValueError(f"question and thoughts take {taken} positions, but the model has {size}")
+    written, chain = coconut.generate(gpt, batch, tokenizer.eos, min(size - taken, train.MAX_NEW_TOKENS))
+    best = gpt.logits(chain[0]).softmax(-1).topk(top)               # chain[0] (N, C) -> (N, top)
+    pairs = map(zip, best.indices.tolist(), best.values.tolist())   # per thought
+    words = [[(tokenizer.decode([i]), p) for i, p in thought] for thought in pairs]
     return tokenizer.decode([i for i in written[0] if i != tokenizer.eos]), words
 
 
@@ -41,8 +41,8 @@ def main(argv=None):
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     parser.add_argument("run", help="the run's folder, or a checkpoint in it (best.pt is taken)")
     parser.add_argument("--question", help="ask this instead of test problems")
-    parser.add_argument("--thoughts", type=data.number(int, 0), help="number of thoughts (default: as the run was trained)")
-    parser.add_argument("--n", type=data.number(int, 1), default=3, help="how many test problems (default: 3)")
+    parser.add_argument("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
+    parser.add_argument("--n", type=data.number(int, 1), default=3, help="test problems to ask (default: 3)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
     path = Path(args.run)
@@ -60,7 +60,8 @@ def main(argv=None):
         text, thoughts = ask(gpt, tokenizer, problem, run, saved["stage"], args.thoughts)
         print(f"question  {problem.question}")
         for i, words in enumerate(thoughts, start=1):
-            print(f"thought {i} " + "".join(f"{word.strip() or repr(word)[1:-1]:>12} {p:4.0%}" for word, p in words))
+            best = "".join(f"{word.strip() or repr(word)[1:-1]:>12} {p:4.0%}" for word, p in words)
+            print(f"thought {i} {best}")
         print(f"written   {' / '.join(text.splitlines())}")
         if problem.answer:
             print(f"truth     {problem.answer}   {'right' if data.grade(problem, text) else 'wrong'}")

@@ -30,7 +30,8 @@ def ids(n):
 def ragged():
     """Questions of different lengths, different numbers of thoughts (0 included), languages of different lengths."""
     torch.manual_seed(1)
-    return [Sequence(ids(q) + [BOT], n, [EOT] + ids(t) + [EOS]) for q, n, t in [(7, 2, 3), (3, 0, 6), (9, 5, 1), (4, 1, 4), (1, 3, 3)]]
+    return [Sequence(ids(q) + [BOT], n, [EOT] + ids(t) + [EOS])
+            for q, n, t in [(7, 2, 3), (3, 0, 6), (9, 5, 1), (4, 1, 4), (1, 3, 3)]]
 
 
 def explicit(gpt, s, detach=False):
@@ -40,7 +41,8 @@ def explicit(gpt, s, detach=False):
 
 def cached(gpt, batch, detach=False):
     """Logits (B, Tl, V) of a batch by the cached path."""
-    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, *think(gpt, batch.question, batch.length, batch.thoughts, detach))
+    latent = think(gpt, batch.question, batch.length, batch.thoughts, detach)
+    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, *latent)
     return gpt.logits(hidden)
 
 

@@ -36,7 +36,10 @@ FAMILY = {adjective: i for i, family in enumerate(data.FAMILIES) for adjective i
 
 
 def understand(sentence):
-    """(subject, what is said of it, form). Said: a concept or (adjective, negated). Form: "plural", "Each", "Every", "" of the entity."""
+    """(subject, what is said of it, form).
+
+    Said: a concept or (adjective, negated). Form: "plural", "Each", "Every", or "" of the entity.
+    """
     found = re.fullmatch(r"(?:(Each|Every) )?(\w+?)(es are| is)( not)? (an? )?(\w+?)(es)?\.", sentence)
     quantifier, subject, verb, negated, article, predicate, es = found.groups(default="")
     concept, plural = bool(article or es), verb == "es are"
@@ -77,7 +80,7 @@ class World:
         return str(self.query in follows)
 
     def roles(self, p):
-        """Names of the chain A_h ... A_1 (as the steps tell it), its end A_0, the dead ends D, the other fact C, its parent R, and S."""
+        """The chain A_h ... A_1 (as the steps tell it), its end A_0, the dead ends D, the other fact C, its parent R, and S."""
         chain = [step.split(".")[0].split()[-1] for step in p.steps[:-1]]
         dead, c = [y for x in chain for y in self.parents[x] if y not in chain], [x for x in self.starts if x != chain[0]]
         s = [x for x, (adjective, _) in self.property.items() if adjective == self.query[0] and x != chain[-1]]
@@ -151,16 +154,19 @@ def test_prontoqa_has_the_official_shares_of_forms_answers_polarities_and_orders
         s_places.append(place[w.sentence[s, w.property[s]]])
         forms += w.forms
         problems.update({p.answer: 1, (p.answer, w.query[1]): 1, "query not": w.query[1], "conclusion not": w.property[target][1],
-                         "A_h first": w.starts[0] == role["A"][0], "S first": s_places[-1] < used[-1], "in order": used == sorted(used)})
+                         "A_h first": w.starts[0] == role["A"][0], "S first": s_places[-1] < used[-1],
+                         "in order": used == sorted(used)})
         for r, names in {"A1": [target], "A": role["A"][:-1], "D and C": role["D"] + role["C"]}.items():
             negated.update((r, w.property[x][1]) for x in names)
     assert not off(forms, {("is-a", "plural"): 50, ("is-a", "Each"): 25, ("is-a", "Every"): 25}, 2)
     assert not off(forms, {("adjective", "plural"): 33.0, ("adjective", "Each"): 16.6, ("adjective", "Every"): 16.5,
                            ("not", "plural"): 16.9, ("not", "Each"): 8.5, ("not", "Every"): 8.5}, 2)
-    assert not off(problems, {"True": 49.2, ("True", False): 26.2, ("True", True): 23.0, ("False", False): 23.6, ("False", True): 27.2,
-                              "query not": 50.2, "conclusion not": 46.6, "A_h first": 50.5, "S first": 50.7}, 2, total=10_000)
-    assert not off(problems, {"in order": 100 / 120}, 0.3, total=10_000) and mean(s_places) == pytest.approx(11, rel=0.02)  # 0 to 22
-    for r, share in (("A1", 9100 / 193), ("A", 1300 / 47), ("D and C", 100 / 3)):       # what the official rejections leave, exactly
+    assert not off(problems, {"True": 49.2, ("True", False): 26.2, ("True", True): 23.0, ("False", False): 23.6,
+                              ("False", True): 27.2, "query not": 50.2, "conclusion not": 46.6,
+                              "A_h first": 50.5, "S first": 50.7}, 2, total=10_000)
+    assert not off(problems, {"in order": 100 / 120}, 0.3, total=10_000)
+    assert mean(s_places) == pytest.approx(11, rel=0.02)        # of 0 to 22
+    for r, share in (("A1", 9100 / 193), ("A", 1300 / 47), ("D and C", 100 / 3)):   # what the official rejections leave, exactly
         assert not off(negated, {(r, True): share, (r, False): 100 - share}, 2)
 
 
@@ -189,7 +195,10 @@ def search(children, start):
 
 
 def check_prosqa(p):
-    """All that holds for each single problem; returns what the statistics need. The graph is read from the text, then held to p.graph."""
+    """All that holds for each single problem; returns what the statistics need.
+
+    The graph is read from the text, then held to p.graph.
+    """
     *told, query = re.split(r"(?<=\.) ", p.question)
     entity, *asked = re.fullmatch(r"Is ([A-Z][a-z]+) a ([a-z]+pus) or ([a-z]+pus)\?", query).groups()
     edges = {x: re.fullmatch(r"(?:Every (?=[a-z]+pus )|(?=[A-Z]))(\w+) is a ([a-z]+pus)\.", x).groups() for x in told}
@@ -199,12 +208,13 @@ def check_prosqa(p):
     name, numbers, root = p.graph["idx_to_symbol"], p.graph["edges"], p.graph["root"]
     target, neg_target = (name[p.graph[key]] for key in ("target", "neg_target"))
     parents = Counter(v for _, v in numbers)
-    assert sorted(edges.values()) == sorted((name[u], name[v]) for u, v in numbers) and len(edges) == len(told)     # none twice
-    assert all(u < v for u, v in numbers) and {x for edge in numbers for x in edge} == set(range(len(name)))        # each has an edge
-    assert all((v in parents) == name[v].islower() for v in range(len(name))) and len({*name}) == len(name)         # or is an entity
+    assert sorted(edges.values()) == sorted((name[u], name[v]) for u, v in numbers) and len(edges) == len(told)    # none twice
+    assert all(u < v for u, v in numbers) and {x for edge in numbers for x in edge} == set(range(len(name)))   # each has an edge
+    assert all((v in parents) == name[v].islower() for v in range(len(name))) and len({*name}) == len(name)    # or is an entity
     # Target and neg_target: leaves that only the asked and only the other root reaches; no such leaf is deeper than the target.
     (reach, ways), (other, _) = search(children, entity), search(children, name[1 - root])
-    own = {x: d for here, there in ((reach, other), (other, reach)) for x, d in here.items() if x not in there and x not in children}
+    own = {x: d for here, there in ((reach, other), (other, reach)) for x, d in here.items()
+           if x not in there and x not in children}
     assert root in (0, 1) and name[root] == entity and {*asked} == {target, neg_target} <= own.keys()
     assert target in reach and neg_target in other and own[target] == max(own.values())
     # The steps: sentences of the question, one leading to the next, no path is shorter. The answer: what can be reached.
@@ -224,14 +234,15 @@ def test_prosqa_problems_hold_one_by_one_and_have_the_official_statistics_togeth
     for key, center, rel in (("edges", 36.0, 0.05), ("words", 179, 0.05), ("ways", 1.59, 0.1)):
         assert mean(values[key]) == pytest.approx(center, rel=rel), key
     # 3,000 problems leave a standard error below 1 point, the official 800 below 2: 5 do, and 2 where all nodes are counted.
-    for key, points, shares in (("steps", 5, {3: 41, 4: 44, 5: 13, 6: 2}), ("entities", 5, {2: 57.6, 3: 31.6, 4: 8.5, 5: 2, 6: 0.25}),
-                                ("neg", 5, {1: 20, 2: 52, 3: 25, 4: 3}), ("root", 5, {0: 36, 1: 64}), ("first", 5, {0: 50, 1: 50}),
-                                ("in-degrees", 2, {1: 49, 2: 31, 3: 14, 4: 4, 5: 1}), ("labels", 2, {0: 3, 1: 40, 2: 51.5, 3: 5.5})):
+    for key, points, shares in (
+            ("steps", 5, {3: 41, 4: 44, 5: 13, 6: 2}), ("entities", 5, {2: 57.6, 3: 31.6, 4: 8.5, 5: 2, 6: 0.25}),
+            ("neg", 5, {1: 20, 2: 52, 3: 25, 4: 3}), ("root", 5, {0: 36, 1: 64}), ("first", 5, {0: 50, 1: 50}),
+            ("in-degrees", 2, {1: 49, 2: 31, 3: 14, 4: 4, 5: 1}), ("labels", 2, {0: 3, 1: 40, 2: 51.5, 3: 5.5})):
         assert not off(Counter(values[key]), shares, points, total=len(values[key])), key
     assert {*values["steps"]} == {3, 4, 5, 6}
     for words, number in ((data.PROSQA_CONCEPTS, 38), (data.PROSQA_ENTITIES, 17)):              # uniform names
         assert len({*words}) == number and not off(Counter(values["names"]), {x: 100 / number for x in words}, 1)
-    for steps, share in ((3, 100 / 6), (4, 100 / 24)):          # shuffled sentences have the path in its order once in (steps)! times
+    for steps, share in ((3, 100 / 6), (4, 100 / 24)):      # shuffled sentences have the path in its order once in (steps)! times
         assert not off(Counter(values["in order"]), {(steps, True): share, (steps, False): 100 - share}, 3)
 
 
@@ -278,15 +289,18 @@ def test_10_000_prontoqa_take_under_5_seconds_and_18_000_prosqa_under_30(name, n
 
 @pytest.mark.parametrize("prefix", ["", "prosqa_"])
 def test_problems_come_back_from_files_of_either_naming_as_they_were(tmp_path, prefix):
-    sets = {"train": make("prosqa", 5), "valid": make("prontoqa", 5), "test": [Problem('Où est "le chat" 🐈?\n', [], "là, 1,000")]}
+    sets = {"train": make("prosqa", 5), "valid": make("prontoqa", 5),
+            "test": [Problem('Où est "le chat" 🐈?\n', [], "là, 1,000")]}
     for split, problems in sets.items():
         write(problems, tmp_path / f"{prefix}{split}.json")
     assert load(tmp_path) == sets and load(tmp_path, ["test"]) == {"test": sets["test"]} and sets["train"][0].graph
     prosqa, prontoqa = (set(json.loads((tmp_path / f"{prefix}{split}.json").read_text())[0]) for split in ("train", "valid"))
-    assert prontoqa == {"question", "steps", "answer"} and prosqa - prontoqa == {"idx_to_symbol", "edges", "root", "target", "neg_target"}
+    assert prontoqa == {"question", "steps", "answer"}
+    assert prosqa - prontoqa == {"idx_to_symbol", "edges", "root", "target", "neg_target"}
 
 
-@pytest.mark.parametrize("files", [[], ["test.json", "a_test.json"], ["a_test.json", "b_test.json"], ["contest.json", "test.txt"]])
+@pytest.mark.parametrize("files", [
+    [], ["test.json", "a_test.json"], ["a_test.json", "b_test.json"], ["contest.json", "test.txt"]])
 def test_a_folder_with_two_candidates_or_none_is_refused_in_one_line(tmp_path, files):
     for file in files:
         write(make("prontoqa", 1), tmp_path / file)
@@ -299,13 +313,15 @@ GOOD = {"question": "Is it?", "steps": ["So it is."], "answer": "Yes"}
 
 
 @pytest.mark.parametrize("content, named", [
-    ("[{", ""), (b"\xff\xfe[", ""), ("", ""), (GOOD, ""), ([], ""), (["x"], "item 0"), ([GOOD, []], "item 1"), ([GOOD, None], "item 1"),
+    ("[{", ""), (b"\xff\xfe[", ""), ("", ""), (GOOD, ""), ([], ""), (["x"], "item 0"),
+    ([GOOD, []], "item 1"), ([GOOD, None], "item 1"),
     *(([GOOD, {k: v for k, v in GOOD.items() if k != field}], f"item 1.*{field}") for field in GOOD),
     *(([GOOD, GOOD | {field: bad}], f"item 1.*{field}") for field, bad in [
         ("question", 3), ("question", None), ("question", " \n"), ("steps", "So"), ("steps", ["So", 3]), ("answer", 3)])])
 def test_a_broken_file_is_refused_in_one_line_that_names_the_file_and_the_item(tmp_path, content, named):
     path = tmp_path / "some.json"
-    path.write_bytes(content if isinstance(content, bytes) else (content if isinstance(content, str) else json.dumps(content)).encode())
+    text = content if isinstance(content, (bytes, str)) else json.dumps(content)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=rf"\A{re.escape(str(path))}.*{named}.*\Z"):
         read(path)
 
@@ -339,16 +355,20 @@ def test_a_name_or_adjective_is_the_same_token_in_every_form(tokenizer):
     for x in {*data.CONCEPTS, *data.PROSQA_CONCEPTS}:
         assert told(f"Tom is a {x}. Fae is an {x}. Is Tom a {x}?") == f"Tom| is a| {x}|.| Fae| is an| {x}|.| Is| Tom| a| {x}|?"
     for x in data.CONCEPTS:
-        assert told(f"Every {x} is red. {x.capitalize()}es are {x}es.") == f"Every| {x}| is| red|.| {x.capitalize()}|es are| {x}|es|."
+        X = x.capitalize()
+        assert told(f"Every {x} is red. {X}es are {x}es.") == f"Every| {x}| is| red|.| {X}|es are| {x}|es|."
     for x in FAMILY:
-        assert told(f"Each impus is {x}. Impuses are {x}. Fae is not {x}.") == f"Each| impus| is| {x}|.| Impus|es are| {x}|.| Fae| is| not| {x}|."
+        assert told(f"Each impus is {x}. Impuses are {x}. Fae is not {x}.") == (
+            f"Each| impus| is| {x}|.| Impus|es are| {x}|.| Fae| is| not| {x}|.")
 
 
 def test_any_text_comes_back_from_its_tokens_and_never_makes_a_special_one(tokenizer):
-    rng, ranges = random.Random(0), [(0, 128), (0, 0x800), (0x2000, 0x3100), (0xE000, 0x10000), (0x1F300, 0x1FB00), (0x10000, 0x110000)]
+    rng = random.Random(0)
+    ranges = [(0, 128), (0, 0x800), (0x2000, 0x3100), (0xE000, 0x10000), (0x1F300, 0x1FB00), (0x10000, 0x110000)]
     fuzz = ["".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(40))) for _ in range(500)]
     special = ["<|endoftext|>", "<bot>", "<eot>", "<pause>"]
-    for text in [*fuzz, *special, "Is <bot> a <|endoftext|>?\n### <eot>", "", "\n\n \n", "a\r\n\tb  c ", "\x00\x1b\x7f\x1c\x85\u2028",
+    for text in [*fuzz, *special, "Is <bot> a <|endoftext|>?\n### <eot>", "", "\n\n \n",
+                 "a\r\n\tb  c ", "\x00\x1b\x7f\x1c\x85\u2028",
                  "👩‍👩‍👧 naïve e\u0301 हिन्दी", "Wumpuses wumpus WUMPUSES es are es", "<<4-2=2>> #### 3,000"]:
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text and max(ids, default=0) < 256 + len(tokenizer.words), text
@@ -361,11 +381,13 @@ def test_pieces_encoded_one_by_one_are_the_whole_text_encoded_by_a_restored_toke
     strange = [Problem("x \n\n y ", [" y", "", "\nes", "z\n"], " ###"), Problem("foxes", ["are", "es are a"], "n ox")]
     tokenizer = Tokenizer.of(mixed + strange)
     again = Tokenizer(json.loads(json.dumps(tokenizer.words)))
-    assert (again.vocab_size, again.bot, again.eot, again.pause) == (tokenizer.vocab_size, tokenizer.bot, tokenizer.eot, tokenizer.pause)
+    for name in ("vocab_size", "bot", "eot", "pause"):
+        assert getattr(again, name) == getattr(tokenizer, name)
     for p in mixed + strange:
         tokens = Tokens.of(p, tokenizer)
         assert tokens.question + sum(tokens.steps, []) + tokens.answer == again.encode(f"{p.question}\n{after(p)}") + [again.eos]
-        assert [again.decode(step) for step in tokens.steps] == [step + "\n" for step in p.steps] and tokens == Tokens.of(p, again)
+        assert [again.decode(step) for step in tokens.steps] == [step + "\n" for step in p.steps]
+        assert tokens == Tokens.of(p, again)
 
 
 def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
@@ -384,7 +406,8 @@ def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
 
 
 @pytest.mark.parametrize("filler, n", [(None, 0), ("pause", 3), ("thought", 0), ("thought", 2)])
-def test_the_loss_is_on_the_remaining_steps_the_answer_and_the_end_of_text_and_padding_stands_on_the_right(tokenizer, mixed, filler, n):
+def test_the_loss_is_on_the_remaining_steps_the_answer_and_the_end_of_text_and_padding_stands_on_the_right(
+        tokenizer, mixed, filler, n):
     cases = [(p, skip) for p in mixed[::10] for skip in range(len(p.steps) + 3)]            # beyond the last step too
     batch = collate([encode(Tokens.of(p, tokenizer), tokenizer, filler, skip, n) for p, skip in cases])
     fillers = {None: [], "pause": [tokenizer.bot] + n * [tokenizer.pause], "thought": [tokenizer.bot]}[filler]
@@ -392,7 +415,7 @@ def test_the_loss_is_on_the_remaining_steps_the_answer_and_the_end_of_text_and_p
     for (p, skip), question, length, thoughts, language, target in zip(cases, *(x.tolist() for x in vars(batch).values())):
         end = tokenizer.encode(after(p, skip)) + [tokenizer.eos]
         assert target == end + [-100] * (len(target) - len(end)) and thoughts == n * (filler == "thought")
-        given = tokenizer.encode(p.question + "\n") + fillers + [tokenizer.eot] * bool(filler)      # the last of it opens `language`
+        given = tokenizer.encode(p.question + "\n") + fillers + [tokenizer.eot] * bool(filler)   # the last one opens `language`
         assert length == len(given) - 1 and question == given[:-1] + [0] * (len(question) - length)
         assert language == given[-1:] + end[:-1] + [0] * (len(language) - len(end))
         shapes.add((len(question) - length, len(language) - len(end)))
@@ -402,7 +425,8 @@ def test_the_loss_is_on_the_remaining_steps_the_answer_and_the_end_of_text_and_p
 # ---- Grading ---------------------------------------------------------------------------------------------------------------
 
 def test_the_answer_is_what_follows_the_last_number_sign_without_commas_and_spaces():
-    for text, answer in {"a\n### True": "True", "# 1 # 2 #### 1,234,567 \n": "1234567", "True": "True", " Max, ": "Max", "### ": ""}.items():
+    for text, answer in {"a\n### True": "True", "# 1 # 2 #### 1,234,567 \n": "1234567",
+                         "True": "True", " Max, ": "Max", "### ": ""}.items():
         assert answer_of(text) == answer
     assert grade(Problem("?", [], "1,000"), "<<10*100=1000>>\n### 1000") and not grade(Problem("?", [], "1,000"), "### 100")
 

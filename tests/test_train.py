@@ -18,8 +18,9 @@ import sample
 import train
 
 ROOT = Path(__file__).parent.parent
-TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --epochs 5 --epochs_first 2 --epochs_per_stage 1 "
-        "--n_layer 1 --n_head 2 --n_embd 16 --dropout 0.1 --batch_size 16 --device cpu").split()
+TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 "
+        "--epochs 5 --epochs_first 2 --epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 "
+        "--dropout 0.1 --batch_size 16 --device cpu").split()
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +81,8 @@ def settings(**other):
 def rows(batches):
     """(question, target, thoughts) of every example in the batches, as lists without padding."""
     return [(tuple(q[:n].tolist()), tuple(i for i in t.tolist() if i >= 0), k.item())
-            for batch in batches for micro in batch for q, n, t, k in zip(micro.question, micro.length, micro.target, micro.thoughts)]
+            for batch in batches for micro in batch
+            for q, n, t, k in zip(micro.question, micro.length, micro.target, micro.thoughts)]
 
 
 def test_stage_k_replaces_the_first_k_steps(some):
@@ -89,7 +91,8 @@ def test_stage_k_replaces_the_first_k_steps(some):
         made = rows(train.batches(tokens, tokenizer, settings(), stage))
         assert len(made) == 40
         for (_, target, thoughts), p in zip(made, problems):
-            assert tokenizer.decode(target) == "".join(step + "\n" for step in p.steps[stage:]) + "### " + p.answer + "<|endoftext|>"
+            rest = "".join(step + "\n" for step in p.steps[stage:])
+            assert tokenizer.decode(target) == rest + "### " + p.answer + "<|endoftext|>"
             assert thoughts == stage
 
 
@@ -110,8 +113,8 @@ def test_every_epoch_sees_every_problem_once_in_another_order(some, alike):
 
 def test_alike_batches_hold_questions_of_like_length(some):
     _, tokenizer, tokens = some
-    spread = [sum(max(m.length.max() for m in b) - min(m.length.min() for m in b) for b in train.batches(tokens, tokenizer, settings(), 0, random.Random(0), alike))
-              for alike in (False, True)]
+    spread = [sum(max(m.length.max() for m in b) - min(m.length.min() for m in b)
+                  for b in train.batches(tokens, tokenizer, settings(), 0, random.Random(0), alike)) for alike in (False, True)]
     assert spread[1] < 0.4 * spread[0]
 
 
@@ -121,12 +124,13 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
     tokens = [data.Tokens(t.question, t.steps[i % 3 == 0:], t.answer) for i, t in enumerate(tokens)]
     grads = []
     for micro_batch in (40, 7):
-        args = settings(batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0, detach_thoughts=False,
-                        lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0)
+        args = settings(batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0,
+                        detach_thoughts=False, lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0)
         gpt = train.new_model(args, tokenizer.vocab_size).double()
         optimizer, = train.make_optimizers(gpt, args)
         optimizer.zero_grad = lambda: None
-        train.train_epoch(gpt, [optimizer], train.batches(tokens, tokenizer, args, 2), 1, 0, 1, args, lambda kind, **log: grads.append(log["loss"]))
+        train.train_epoch(gpt, [optimizer], train.batches(tokens, tokenizer, args, 2), 1, 0, 1, args,
+                          lambda kind, **log: grads.append(log["loss"]))
         grads.append(torch.cat([p.grad.flatten() for p in gpt.parameters()]))
     assert grads[0] == pytest.approx(grads[2], rel=1e-12)
     assert (grads[1] - grads[3]).norm() < 1e-9 * grads[1].norm()
@@ -152,7 +156,8 @@ def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest():
 def records(out, *drop):
     """The log of a run, without what a clock measured."""
     timed = ("ms", "rate", "eta", "seconds", *drop)
-    return [{k: v for k, v in json.loads(line).items() if k not in timed} for line in (out / "log.jsonl").read_text().splitlines()]
+    log = map(json.loads, (out / "log.jsonl").read_text().splitlines())
+    return [{k: v for k, v in record.items() if k not in timed} for record in log]
 
 
 def same(a, b):
@@ -193,12 +198,12 @@ def test_same_seed_same_run_and_other_seed_another(finished, tmp_path):
 
 @pytest.mark.parametrize("epoch", [1, 3, 5])
 def test_a_killed_run_resumes_to_the_same_end(finished, tmp_path, epoch):
-    """SIGKILL in the middle of an epoch, once its first steps are in the log; the same command with --resume ends bit for bit alike."""
+    """SIGKILL in the middle of an epoch, its first steps in the log; the same command with --resume ends bit for bit alike."""
     out = tmp_path / "run"
     code = "import sys, torch, train; torch.set_num_threads(1); train.main(sys.argv[1:])"
     child = subprocess.Popen([sys.executable, "-c", code, *TINY, "--out", str(out)], cwd=ROOT, stdout=subprocess.DEVNULL)
-    deadline = time.time() + 60
-    while time.time() < deadline and f'"epoch": {epoch}, "epochs": 5, "step": 2' not in ((out / "log.jsonl").read_text() if (out / "log.jsonl").exists() else ""):
+    log, reached, deadline = out / "log.jsonl", f'"epoch": {epoch}, "epochs": 5, "step": 2', time.time() + 60
+    while time.time() < deadline and not (log.exists() and reached in log.read_text()):
         time.sleep(0.002)
     child.send_signal(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
@@ -218,14 +223,16 @@ def test_evaluating_again_gives_the_same_count(finished, capsys):
 
 
 def test_evaluating_on_written_problems_is_evaluating_on_generated_ones(finished, tmp_path, capsys):
-    data.main(["prosqa", "--nodes", "9", "--max_steps", "3", "--train_size", "1", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path)])
+    data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3",
+               "--train_size", "1", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path)])
     folder = train.main(["--eval_only", "--out", str(finished), "--dataset", str(tmp_path)])
     file = train.main(["--eval_only", "--out", str(finished), "--dataset", str(tmp_path / "test.json")])
     assert folder["loss"] == file["loss"] == records(finished)[-1]["loss"]
 
 
 def test_a_folder_of_problems_trains_like_the_generated_set_it_holds(finished, tmp_path, capsys):
-    data.main(["prosqa", "--nodes", "9", "--max_steps", "3", "--train_size", "60", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path / "set")])
+    data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3",
+               "--train_size", "60", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path / "set")])
     keep = [f for f in TINY[TINY.index("--epochs"):]]
     train.main(["--dataset", str(tmp_path / "set"), "--out", str(tmp_path / "run"), *keep])
     assert records(tmp_path / "run", "dataset") == records(finished, "dataset")
@@ -251,9 +258,11 @@ def test_counting_tokens_counts_thoughts_but_not_pauses(finished, tmp_path):
     ("--dataset nothere", "unknown dataset nothere"), ("--method telepathy", "telepathy"), ("--c 0", "--c: 0 is not at least 1"),
     ("--dataset prontoqa --hops 9", "9 hops"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
     ("--n_head 5", "no multiple of --n_head 5"), ("--lr fast", "fast"), ("--mix 2", "--mix: 2 is not between 0 and 1"),
-    ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"), ("--out {run}", "--resume"),
-    ("{tiny} --out {run} --resume --lr 1", "begun with lr"), ("--eval_only", "--out"), ("--eval_only --out {tmp}", "best.pt"),
-    ("--eval_only --out {run} --dataset prontoqa", "trained on prosqa"), ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes")])
+    ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"),
+    ("--out {run}", "--resume"), ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
+    ("--eval_only", "--out"), ("--eval_only --out {tmp}", "best.pt"),
+    ("--eval_only --out {run} --dataset prontoqa", "trained on prosqa"),
+    ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as e:
