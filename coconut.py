@@ -8,7 +8,7 @@ position before: a continuous thought, never turned into a word.
     input      E(question)   E(<bot>)   t1    t2    ...   tn    E(<eot>)   E(step) ...   E(answer) ...
                                 |      ^ |   ^ |                   |           |            |
     hidden                      h0 ----' h1 -' h2 ...              v           v            v   t1 = h0, ...
-    predicts                                                     step       ...          ... <eos>
+    predicts the next word                                       step       ...          ... <eos>
 
 Each thought needs the one before, so n thoughts take n + 1 passes through the network. This file has the
 multi-pass forward twice: `explicit_forward`, the definition, recomputes all in every pass; `think` with
@@ -76,7 +76,7 @@ def speak(gpt, language, length, thoughts, chain, cache, mask):
     N, Tl = chain.size(1), language.size(1)
     x = torch.cat([chain[:, -1:], gpt.embed(language)], dim=1)      # (B, 1 + Tl, C), without the 1 if N is 0
     position = (length + thoughts)[:, None] + torch.arange(Tl, device=language.device)
-    if N:
+    if N:       # the last thought is still to be read; problems with fewer have a masked stand-in there
         position = torch.cat([(length + torch.clamp(thoughts, max=N - 1))[:, None], position], dim=1)
     mask = F.pad(mask, (0, Tl), value=True)                         # padding is last: nothing real sees it
     hidden, cache = gpt(x, position, mask, cache)

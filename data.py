@@ -65,10 +65,10 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     hops = rng.randint(1, hops) if easy else hops
     names = rng.sample(CONCEPTS, 2 * hops + 4)
     chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # A_h ... A_0; D_h ... D_1
-    target, entity = chain[-2], rng.choice(ENTITIES)
+    target, entity = chain[-2], rng.choice(ENTITIES)        # the target is A_1
 
     # Every concept but A_0, R and S has one property, each of another family. P(negated): 1/3 a priori; for
-    # the concepts of the chain, what the official program's random proof walk leaves of it.
+    # the concepts of the chain, what the official program's random proof walk leaves of it. "owners" have one.
     owners = chain[:-1] + sides + [c]
     adjective = dict(zip(owners, map(rng.choice, rng.sample(FAMILIES, len(owners)))))
     odds = {name: 13 / 47 for name in chain} | {target: 91 / 193}
@@ -120,10 +120,10 @@ PROSQA_ENTITIES = ("Alex Bob Carol Davis Eva Fae Gabriel Jack Max "
 def prosqa_graph(rng, nodes):
     """(parents, family, depth) of every node. Nodes come one by one and choose parents among the earlier.
 
-    Nodes 0 and 1 are the roots. Bit 1 of a node's family marks the descendants of node 0, bit 2 those of node
-    1. A new node's parents come from the pure descendants of one root, or now and then from everywhere; a
-    deep node attracts more, so paths get long. depth is the distance from the family's root, 0 where there is
-    no single family. Paper: the appendix on ProsQA.
+    Nodes 0 and 1 are the roots. A node's family is 1 for the descendants of node 0, 2 for those of node 1, 3
+    for both, 0 for neither. A new node's parents come from family 1, from family 2, or now and then from all;
+    a deep node attracts more, so paths get long. depth is the distance from the family's root, 0 in families
+    0 and 3. Paper: the appendix on ProsQA; where it leaves a choice, what the official files show.
     """
     parents, family, depth = [[], []], [1, 2], [0, 0]
     for v in range(2, nodes):
@@ -162,8 +162,8 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None):
         inner = {u for chosen in parents for u in chosen}
         leaves = [[v for v in range(2, nodes) if family[v] == root + 1 and v not in inner] for root in (0, 1)]
         steps = max((depth[v] for v in leaves[0] + leaves[1]), default=0)
-        unborn = sum(not chosen for chosen in parents)
-        named = unborn <= len(entities) and nodes - unborn <= len(concepts)
+        parentless = sum(not chosen for chosen in parents)
+        named = parentless <= len(entities) and nodes - parentless <= len(concepts)
         if all(leaves) and min_steps <= steps <= max_steps and named:
             break
     else:
@@ -328,7 +328,7 @@ class Tokens:
 class Sequence:
     question: list      # read in one pass; ends with <bot> (and the pauses) where there are fillers
     thoughts: int       # how many continuous thoughts follow
-    language: list      # up to the end of text: all tokens have a loss but the first, which is given
+    language: list      # language mode after it, to the end of text: a loss on all but the first, which is given
 
 
 def encode(tokens, tokenizer, filler=None, skip=0, n=0):
@@ -463,13 +463,13 @@ def problem_sets(args, splits=SPLITS):
     A generated dataset, a folder, or, where only test problems are wanted, one file.
     """
     given = {flag: vars(args)[flag] for flag in PROBLEM_FLAGS if vars(args).get(flag) is not None}
+    takes = inspect.signature(GENERATORS[args.dataset]).parameters if args.dataset in GENERATORS else {}
+    if vars(args).get("easy_epochs") and "easy" not in takes:
+        raise ValueError(f"--easy_epochs does not apply to {args.dataset}: leave it out")
     if args.dataset in GENERATORS:
-        takes = inspect.signature(GENERATORS[args.dataset]).parameters
         sizes = dict(zip(SPLITS, PAPER_SIZES[args.dataset]))
         sizes = {s: given.pop(f"{s}_size", size) * (s in splits) for s, size in sizes.items()}
         if vars(args).get("easy_epochs") and "train" in splits:
-            if "easy" not in takes:
-                raise ValueError(f"--easy_epochs does not apply to {args.dataset}: leave it out")
             sizes["easy"] = sizes["train"]
         for flag in given.keys() - takes.keys():
             raise ValueError(f"--{flag} does not apply to {args.dataset}: leave it out")

@@ -38,7 +38,7 @@ def schedule(method, stage, steps, c, K):
 
     Coconut with c = 2 and K = 3, for a problem of 4 steps:
 
-        stage   0       1       2       3       4 = K + 1, where chains can be longer than K
+        stage   0       1       2       3       4 = K + 1: where chains can be longer than K, the rest goes
         input   s s s s tts s s tttts s tttttts tttttt          t: thought, s: written step; then the answer
 
     A problem with fewer steps than the stage still gets stage * c fillers, so at test time all get K * c.
@@ -83,7 +83,7 @@ SETTINGS = {
     },
 }
 
-MAX_NEW_TOKENS = 128
+MAX_NEW_TOKENS = 128    # the paper's; a written ProntoQA chain is at most 108 GPT-2 tokens
 LINES_PER_EPOCH = 4
 
 
@@ -142,23 +142,24 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage):
     of tokens made (thoughts too, as the paper counts; pauses are given), and mistakes as (problem, text)."""
     gpt.eval()
     device, limit = gpt.wte.weight.device, gpt.config.block_size
-    loss, made, texts = 0.0, 0, []
+    loss, predicted, made, texts = 0.0, 0, 0, []
     for batch in (micro.to(device) for batch in batches(tokens, tokenizer, args, stage) for micro in batch):
-        loss += coconut.loss(gpt, batch).item() * len(batch.length)
+        words = int((batch.target >= 0).sum())
+        loss, predicted = loss + coconut.loss(gpt, batch).item() * words, predicted + words
         room = limit - int((batch.length + batch.thoughts).max())
         written, _ = coconut.generate(gpt, batch, tokenizer.eos, min(MAX_NEW_TOKENS, room))
         made += sum(map(len, written)) + int(batch.thoughts.sum())
         texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
     mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
     total = len(problems)
-    return dict(loss=loss / total, correct=total - len(mistakes), total=total, tokens=made / total), mistakes
+    return dict(loss=loss / predicted, correct=total - len(mistakes), total=total, tokens=made / total), mistakes
 
 
 def tokenize(problems, tokenizer, block_size, fillers):
     """The problems in ids. Refuses one that, with all steps and fillers, has more places than the model."""
     tokens = [data.Tokens.of(p, tokenizer) for p in problems]
     for i, t in enumerate(tokens):
-        length = len(t.question) + fillers + 2 + sum(map(len, t.steps)) + len(t.answer)
+        length = len(t.question) + 2 + fillers + sum(map(len, t.steps)) + len(t.answer)
         if length > block_size:
             raise ValueError(f"problem {i} ('{problems[i].question[:40]}...') takes {length} positions, "
                              f"but the model has {block_size}")
@@ -190,7 +191,9 @@ def refuse_other_run(args, saved):
     """A run goes on only with the settings that it began with."""
     for flag, value in saved.items():
         given = vars(args).get(flag)
-        if flag not in ("out", "device", "resume") and given not in (value, None):
+        if given is None:
+            setattr(args, flag, value)
+        elif flag not in ("out", "device", "resume") and given != value:
             raise ValueError(f"{args.out} was begun with {flag} = {value}, not {given}: resume it with that")
 
 
@@ -266,7 +269,7 @@ def train(args, out, device):
     for epoch in range(begin, args.epochs):
         previous, stage = stage, stage_at(epoch, args.epochs_first, args.epochs_per_stage, last_stage)
         if stage != previous:
-            best = -1                                   # best.pt is the best of the newest stage
+            best = -1       # best.pt is of the newest stage: earlier ones still write steps, and may score higher
             if args.reset_optimizer:
                 optimizers = make_optimizers(gpt, args)
         # Every epoch seeds its own randomness, so a resumed run goes on exactly as an undisturbed one.
@@ -331,7 +334,7 @@ def parse(argv=None):
     add("--epochs_first", type=number(int, 0), help="epochs in stage 0")
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
     add("--easy_epochs", type=number(int, 0), help="ProntoQA: epochs of easier problems (results/quick.md)")
-    add("--mix", type=share, help="probability that an example is trained at a random earlier stage instead")
+    add("--mix", type=share, help="probability that a batch is of a random stage up to the current one instead")
     add("--detach_thoughts", action="store_true", help="stop gradients between thoughts, for comparison")
     data.add_problem_flags(parser)
     # the model

@@ -359,7 +359,7 @@ def test_a_name_or_adjective_is_the_same_token_in_every_form(tokenizer):
         assert told(f"Every {x} is red. {X}es are {x}es.") == f"Every| {x}| is| red|.| {X}|es are| {x}|es|."
     for x in FAMILY:
         assert told(f"Each impus is {x}. Impuses are {x}. Fae is not {x}.") == (
-            f"Each| impus| is| {x}|.| Impus|es are| {x}|.| Fae| is| not| {x}|.")
+            f"Each| impus| is| {x}|.| Impus|es are| {x}|.| Fae| is not| {x}|.")
 
 
 def test_any_text_comes_back_from_its_tokens_and_never_makes_a_special_one(tokenizer):

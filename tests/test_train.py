@@ -210,6 +210,12 @@ def test_a_killed_run_resumes_to_the_same_end(finished, tmp_path, epoch):
     assert_same_run(finished, run(out, "--resume"))
 
 
+def test_resuming_takes_what_the_command_leaves_open_from_the_run():
+    args = Namespace(out="r", resume=True, stages=None, lr=1.0)
+    train.refuse_other_run(args, dict(out="elsewhere", resume=False, stages=2, lr=1.0))
+    assert args.stages == 2 and args.out == "r" and args.resume
+
+
 def test_optimizer_is_reset_at_stage_changes_only_when_asked(tmp_path):
     for flag, steps in ("--reset_optimizer", 4), ("--no-reset_optimizer", 20):
         out = run(tmp_path / flag, flag)                        # 5 epochs of 4 steps, the last stage lasting one
@@ -256,7 +262,7 @@ def test_counting_tokens_counts_thoughts_but_not_pauses(finished, tmp_path):
 
 @pytest.mark.parametrize("command, says", [
     ("--dataset nothere", "unknown dataset nothere"), ("--method telepathy", "telepathy"), ("--c 0", "--c: 0 is not at least 1"),
-    ("--dataset prontoqa --hops 9", "9 hops"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
+    ("--dataset prontoqa --hops 9", "9 hops"), ("--dataset {tmp} --easy_epochs 1", "--easy_epochs does not apply"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
     ("--n_head 5", "no multiple of --n_head 5"), ("--lr fast", "fast"), ("--mix 2", "--mix: 2 is not between 0 and 1"),
     ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"),
     ("--out {run}", "--resume"), ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
