@@ -68,7 +68,7 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     target, entity = chain[-2], rng.choice(ENTITIES)        # the target is A_1
 
     # Every concept but A_0, R and S has one property, each of another family. P(negated): 1/3 a priori; for
-    # the concepts of the chain, what the official program's random proof walk leaves of it. "owners" have one.
+    # the concepts of the chain, what the official program's random proof walk leaves of it.
     owners = chain[:-1] + sides + [c]
     adjective = dict(zip(owners, map(rng.choice, rng.sample(FAMILIES, len(owners)))))
     odds = {name: 13 / 47 for name in chain} | {target: 91 / 193}
@@ -328,7 +328,7 @@ class Tokens:
 class Sequence:
     question: list      # read in one pass; ends with <bot> (and the pauses) where there are fillers
     thoughts: int       # how many continuous thoughts follow
-    language: list      # language mode after it, to the end of text: a loss on all but the first, which is given
+    language: list      # language mode, to the end of text: a loss on all tokens but the first
 
 
 def encode(tokens, tokenizer, filler=None, skip=0, n=0):

@@ -74,11 +74,11 @@ SETTINGS = {
     },
     "quick": {
         "prontoqa": QUICK | dict(hops=2, plain=True, train_size=20000, valid_size=200, test_size=800,
-                                 epochs=11, epochs_first=4, epochs_per_stage=1, easy_epochs=8,
-                                 lr=1.5e-3, muon_lr=0.01, decay=0.6),
+                                 epochs=14, epochs_first=4, epochs_per_stage=2, easy_epochs=9,
+                                 lr=1.5e-3, muon_lr=0.01, decay=0.4),
         "prosqa": QUICK | dict(nodes=9, names=9, min_steps=3, max_steps=3,
-                               train_size=40000, valid_size=300, test_size=500,
-                               epochs=9, epochs_first=2, epochs_per_stage=2,
+                               train_size=20000, valid_size=300, test_size=500,
+                               epochs=14, epochs_first=4, epochs_per_stage=3,
                                lr=3e-3, muon_lr=0.02, decay=0.5),
     },
 }
@@ -152,7 +152,8 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage):
         texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
     mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
     total = len(problems)
-    return dict(loss=loss / predicted, correct=total - len(mistakes), total=total, tokens=made / total), mistakes
+    right = total - len(mistakes)
+    return dict(loss=loss / predicted, correct=right, total=total, tokens=made / total), mistakes
 
 
 def tokenize(problems, tokenizer, block_size, fillers):
@@ -269,7 +270,7 @@ def train(args, out, device):
     for epoch in range(begin, args.epochs):
         previous, stage = stage, stage_at(epoch, args.epochs_first, args.epochs_per_stage, last_stage)
         if stage != previous:
-            best = -1       # best.pt is of the newest stage: earlier ones still write steps, and may score higher
+            best = -1           # best.pt is of the newest stage: earlier ones, which write, may score higher
             if args.reset_optimizer:
                 optimizers = make_optimizers(gpt, args)
         # Every epoch seeds its own randomness, so a resumed run goes on exactly as an undisturbed one.
@@ -334,7 +335,7 @@ def parse(argv=None):
     add("--epochs_first", type=number(int, 0), help="epochs in stage 0")
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
     add("--easy_epochs", type=number(int, 0), help="ProntoQA: epochs of easier problems (results/quick.md)")
-    add("--mix", type=share, help="probability that a batch is of a random stage up to the current one instead")
+    add("--mix", type=share, help="share of batches of a random stage up to the current one")
     add("--detach_thoughts", action="store_true", help="stop gradients between thoughts, for comparison")
     data.add_problem_flags(parser)
     # the model
