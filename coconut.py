@@ -134,7 +134,8 @@ def load(path, device="cpu"):
             saved = torch.load(f, map_location=device, weights_only=True)
             gpt = GPT(GPTConfig(**saved["config"])).to(device)
             gpt.load_state_dict(saved["model"])
-        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, UnpicklingError) as e:
+        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError,
+                ZeroDivisionError, UnpicklingError) as e:
             raise ValueError(f"{path} is not a whole checkpoint of this program ({type(e).__name__}): "
                              "train it again, or name another run") from None
     return gpt, saved

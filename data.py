@@ -15,6 +15,8 @@ import argparse
 import functools
 import inspect
 import json
+import math
+import os
 import random
 import re
 import sys
@@ -154,9 +156,10 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None):
     """
     concepts, entities = PROSQA_CONCEPTS[:names], PROSQA_ENTITIES[:names]
     most = len(concepts) + len(entities)
-    if nodes > most or min_steps > max_steps:
-        raise ValueError(f"no ProsQA problem has {nodes} nodes (there are {most} names) "
-                         f"and {min_steps} to {max_steps} steps")
+    if nodes > most:
+        raise ValueError(f"{nodes} nodes are more than the {most} names for them: ask for fewer")
+    if min_steps > max_steps:
+        raise ValueError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
     for _ in range(10_000):
         parents, family, depth = prosqa_graph(rng, nodes)
         inner = {u for chosen in parents for u in chosen}
@@ -212,12 +215,16 @@ def generate(name, sizes, seed=0, **options):
     """
     seen, sets = set(), {}
     for split in sorted(sizes, key=("test", "valid", "train", "easy").index):
-        rng, problems = random.Random(f"{name} {split} {seed}"), []
+        rng, problems, again = random.Random(f"{name} {split} {seed}"), [], 0
         while len(problems) < sizes[split]:
             problem = GENERATORS[name](rng, **options, **({"easy": True} if split == "easy" else {}))
-            if problem.question not in seen:
+            again = again + 1 if problem.question in seen else 0
+            if again == 0:
                 seen.add(problem.question)
                 problems.append(problem)
+            elif again == 10_000:
+                raise ValueError(f"there are no {sizes[split]:,} different {name} problems of this kind: "
+                                 "ask for fewer, or for larger ones")
         sets[split] = problems
     return sets
 
@@ -274,6 +281,11 @@ def write(problems, path):
 # ------------------------------------------------------------------------------------------------------------
 # From text to tokens.
 
+def visible(text):
+    """The text with line ends and control characters spelled out, to print it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class Tokenizer:
     """Words to ids and back: a tiktoken encoding of the 256 bytes and the words of a training set.
 
@@ -307,7 +319,7 @@ class Tokenizer:
 
     def show(self, i):
         """One token for people: spaces and line ends made visible."""
-        return self.decode([i]).replace(" ", "_").replace("\n", "\\n")
+        return visible(self.decode([i])).replace(" ", "_")
 
 
 @dataclass
@@ -431,7 +443,7 @@ def number(kind, low, high=float("inf")):
     """An argparse type: an int or float between low and high."""
     def convert(text):
         value = kind(text)
-        if not low <= value <= high:
+        if not low <= value <= high or math.isinf(value):
             bounds = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
             raise argparse.ArgumentTypeError(f"{text} is not {bounds}")
         return value
@@ -439,7 +451,7 @@ def number(kind, low, high=float("inf")):
     return convert
 
 
-PROBLEM_FLAGS = "train_size valid_size test_size hops plain nodes min_steps max_steps names".split()
+PROBLEM_FLAGS = "train_size valid_size test_size hops plain nodes min_steps max_steps names data_seed".split()
 
 
 def add_problem_flags(parser):
@@ -454,7 +466,7 @@ def add_problem_flags(parser):
     add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
     add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
     add("--names", type=count, help="ProsQA: how many concept and entity names to use (default: 38, 17)")
-    add("--data_seed", type=int, default=0, help="seed of the generated problems (default: 0)")
+    add("--data_seed", type=int, help="seed of the generated problems (default: 0)")
 
 
 def problem_sets(args, splits=SPLITS):
@@ -466,6 +478,7 @@ def problem_sets(args, splits=SPLITS):
     takes = inspect.signature(GENERATORS[args.dataset]).parameters if args.dataset in GENERATORS else {}
     if vars(args).get("easy_epochs") and "easy" not in takes:
         raise ValueError(f"--easy_epochs does not apply to {args.dataset}: leave it out")
+    seed = given.pop("data_seed", 0)
     if args.dataset in GENERATORS:
         sizes = dict(zip(SPLITS, PAPER_SIZES[args.dataset]))
         sizes = {s: given.pop(f"{s}_size", size) * (s in splits) for s, size in sizes.items()}
@@ -473,11 +486,13 @@ def problem_sets(args, splits=SPLITS):
             sizes["easy"] = sizes["train"]
         for flag in given.keys() - takes.keys():
             raise ValueError(f"--{flag} does not apply to {args.dataset}: leave it out")
-        return generate(args.dataset, sizes, args.data_seed, **given)
+        return generate(args.dataset, sizes, seed, **given)
     for flag in given:
         raise ValueError(f"--{flag} is for generated problems, and {args.dataset} has its own: leave it out")
     if Path(args.dataset).is_file() and splits == ("test",):
         return {"test": read(args.dataset)}
+    if Path(args.dataset).is_file():
+        raise ValueError(f"{args.dataset} is one file, which is enough only for --eval_only: name a folder")
     if not Path(args.dataset).is_dir():
         raise ValueError(f"unknown dataset {args.dataset}: say {' or '.join(GENERATORS)}, or name a folder")
     return load(args.dataset, splits)
@@ -487,6 +502,8 @@ def run_or_explain(main):
     """Run a command. A mistake that its user can mend gets one line and exit code 2, not a traceback."""
     try:
         main()
+    except BrokenPipeError:                 # the reader of our output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as e:
         sys.exit(print(f"error: {e}", file=sys.stderr) or 2)
     except KeyboardInterrupt:
@@ -506,7 +523,8 @@ def main(argv=None):
             write(problems, Path(args.out) / f"{split}.json")
             print(f"{len(problems):,} problems in {Path(args.out) / split}.json")
     else:
-        args.train_size = args.train_size or 500        # enough for every word to occur
+        if args.dataset in GENERATORS:
+            args.train_size = args.train_size or 500    # enough for every word to occur
         problems = problem_sets(args, ("train",))["train"]
         print(worked_example(problems[0], Tokenizer.of(problems)))
 

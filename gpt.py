@@ -81,7 +81,8 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """GPT-2. Submodules carry the names of the official weight files (wte, wpe, h.0.attn.c_attn, ...)."""
+    """GPT-2. Its parts carry the names of the official weight files (wte, wpe, h.0.attn.c_attn, ...),
+    which store the matrices of the blocks transposed."""
 
     def __init__(self, config):
         super().__init__()

@@ -39,30 +39,29 @@ def ask(gpt, tokenizer, problem, run, stage, thoughts=None, top=5):
 
 def main(argv=None):
     parser = data.Parser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("run", help="the run's folder, or a checkpoint in it (best.pt is taken)")
+    parser.add_argument("run", help="the run's folder (its best.pt is asked), or a checkpoint file")
     parser.add_argument("--question", help="ask this instead of test problems")
     parser.add_argument("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     parser.add_argument("--n", type=data.number(int, 1), default=3, help="test problems to ask (default: 3)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
-    path = Path(args.run)
-    gpt, saved = coconut.load(path / "best.pt" if path.is_dir() else path, train.pick_device(args.device))
-    gpt.eval()
-    tokenizer, run = data.Tokenizer(saved["words"]), argparse.Namespace(**saved["args"])
+    gpt, tokenizer, run, stage, _ = train.open_run(args.run, train.pick_device(args.device))
     if args.thoughts and train.METHODS[run.method][0] is None:
-        raise ValueError(f"{path} was trained by {run.method}, which has no thoughts: leave --thoughts out")
-    if args.question:
+        raise ValueError(f"{args.run} was trained by {run.method}, without thoughts: leave --thoughts out")
+    if args.question is not None:
+        if not args.question.strip():
+            raise ValueError("--question is empty: ask something")
         problems = [data.Problem(args.question, [], "")]
     else:
         problems = data.problem_sets(run, ("test",))["test"][:args.n]
 
     for problem in problems:
-        text, thoughts = ask(gpt, tokenizer, problem, run, saved["stage"], args.thoughts)
+        text, thoughts = ask(gpt, tokenizer, problem, run, stage, args.thoughts)
         print(f"question  {problem.question}")
         for i, words in enumerate(thoughts, start=1):
-            best = "".join(f"{word.strip() or repr(word)[1:-1]:>12} {p:4.0%}" for word, p in words)
+            best = "".join(f"{data.visible(word.strip() or word):>12} {p:4.0%}" for word, p in words)
             print(f"thought {i} {best}")
-        print(f"written   {' / '.join(text.splitlines())}")
+        print(f"written   {data.visible(' / '.join(text.splitlines()))}")
         if problem.answer:
             print(f"truth     {problem.answer}   {'right' if data.grade(problem, text) else 'wrong'}")
         print()

@@ -76,9 +76,9 @@ SETTINGS = {
         "prontoqa": QUICK | dict(hops=2, plain=True, train_size=20000, valid_size=200, test_size=800,
                                  epochs=14, epochs_first=4, epochs_per_stage=2, easy_epochs=9,
                                  lr=1.5e-3, muon_lr=0.01, decay=0.4),
-        "prosqa": QUICK | dict(nodes=9, names=9, min_steps=3, max_steps=3,
+        "prosqa": QUICK | dict(nodes=8, names=8, min_steps=3, max_steps=3,
                                train_size=20000, valid_size=300, test_size=500,
-                               epochs=14, epochs_first=4, epochs_per_stage=3,
+                               epochs=17, epochs_first=4, epochs_per_stage=3,
                                lr=3e-3, muon_lr=0.02, decay=0.5),
     },
 }
@@ -156,21 +156,22 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage):
     return dict(loss=loss / predicted, correct=right, total=total, tokens=made / total), mistakes
 
 
-def tokenize(problems, tokenizer, block_size, fillers):
+def tokenize(problems, tokenizer, block_size, fillers, split):
     """The problems in ids. Refuses one that, with all steps and fillers, has more places than the model."""
     tokens = [data.Tokens.of(p, tokenizer) for p in problems]
     for i, t in enumerate(tokens):
         length = len(t.question) + 2 + fillers + sum(map(len, t.steps)) + len(t.answer)
         if length > block_size:
-            raise ValueError(f"problem {i} ('{problems[i].question[:40]}...') takes {length} positions, "
-                             f"but the model has {block_size}")
+            raise ValueError(f"{split} problem {i} ('{problems[i].question[:40]}...') takes {length} "
+                             f"positions, but the model has {block_size}")
     return tokens
 
 
 def show(record):
     """A log record as a line to read."""
-    kind, rest = record["kind"], ""
-    where = kind if kind == "test" else "stage {stage}/{last_stage}".format(**record)
+    kind, rest, where = record["kind"], "", "stage {stage}/{last_stage}".format(**record)
+    if kind == "test":
+        where = "test" if record["stage"] == record["last_stage"] else f"test, only {where}"
     if kind == "step":
         return where + (
             " | epoch {epoch}/{epochs} | step {step}/{steps} | loss {loss:.4f} | lr {lr:.1e} | {ms:.0f} ms"
@@ -189,7 +190,7 @@ def span(s):
 # The run.
 
 def refuse_other_run(args, saved):
-    """A run goes on only with the settings that it began with."""
+    """A run goes on only with the settings that it began with; what the command leaves open comes from it."""
     for flag, value in saved.items():
         given = vars(args).get(flag)
         if given is None:
@@ -231,34 +232,36 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
             clock = time.time()
 
 
-def train(args, out, device):
-    """All stages, epoch by epoch (paper: Method, Training Procedure). last.pt has all that resuming needs."""
-    saved = None
-    if (out / "last.pt").exists():                      # only with --resume: see main
-        _, saved = coconut.load(out / "last.pt", device)
-        refuse_other_run(args, saved["args"])
+def train(args, out, device, saved=None):
+    """All stages, epoch by epoch (paper: Method, Training Procedure). saved: the last.pt to go on from."""
     sets = data.problem_sets(args)
     tokenizer = data.Tokenizer.of(sets["train"])
     longest = max(len(p.steps) for p in sets["train"])
     args.stages = args.stages or longest                # K
     last_stage = (args.stages + (longest > args.stages)) if METHODS[args.method][1] == "staged" else 0
     gpt = new_model(args, tokenizer.vocab_size).to(device)
-    tokens = {split: tokenize(sets[split], tokenizer, gpt.config.block_size, args.c * args.stages)
-              for split in sets if split != "test"}
+    tokens = {split: tokenize(problems, tokenizer, gpt.config.block_size, args.c * args.stages, split)
+              for split, problems in sets.items()}
     steps = -(-len(tokens["train"]) // args.batch_size)     # per epoch
 
     optimizers = make_optimizers(gpt, args)
     begin, stage, best = 0, 0, -1
     if saved:
+        if saved["words"] != tokenizer.words:
+            raise ValueError(f"the problems of {args.dataset} are not those that {out} was begun with")
         gpt.load_state_dict(saved["model"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
         begin, stage, best = saved["epoch"], saved["stage"], saved["best"]
+    out.mkdir(parents=True, exist_ok=True)
     log = open(out / "log.jsonl", "a")
-    log.truncate(saved["log_size"] if saved else 0)     # without the lines of an epoch that was cut off
+    log.truncate(min(log.tell(), saved["log_size"] if saved else 0))    # drop the lines of an epoch cut off
     size = sum(p.numel() for p in gpt.parameters())
     print(f"{args.method} on {args.dataset}: {len(tokens['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {last_stage}, epochs {begin + 1} to {args.epochs}, {device}, into {out}", flush=True)
+
+    if stage_at(args.epochs - 1, args.epochs_first, args.epochs_per_stage, last_stage) < last_stage:
+        print(f"note: {args.epochs} epochs end before the last stage: see --epochs and --epochs_per_stage")
 
     def report(kind, **values):
         record = dict(kind=kind, stage=stage, last_stage=last_stage,
@@ -281,7 +284,8 @@ def train(args, out, device):
 
         result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage)
         report("valid", **result, seconds=time.time() - started)
-        about = dict(args=vars(args), words=tokenizer.words, stage=stage, epoch=epoch + 1)
+        about = dict(args=vars(args), words=tokenizer.words, stage=stage, last_stage=last_stage,
+                     epoch=epoch + 1)
         if result["correct"] >= best:
             best = result["correct"]
             coconut.save(out / "best.pt", gpt, **about)
@@ -289,10 +293,21 @@ def train(args, out, device):
                      seconds=time.time() - started, optimizers=[o.state_dict() for o in optimizers])
 
 
+def open_run(out, device):
+    """The best checkpoint of a run, ready to answer: (model, tokenizer, settings, stage, last stage)."""
+    path = Path(out) / "best.pt" if Path(out).is_dir() else Path(out)
+    if not path.is_file():
+        raise ValueError(f"no run in {out}: best.pt is there after the first epoch")
+    gpt, saved = coconut.load(path, device)
+    if not saved.keys() >= {"words", "args", "stage", "last_stage"}:
+        raise ValueError(f"{path} holds a model, but not the run that it comes from")
+    tokenizer, run = data.Tokenizer(saved["words"]), argparse.Namespace(**saved["args"])
+    return gpt.eval(), tokenizer, run, saved["stage"], saved["last_stage"]
+
+
 def test(args, out, device):
     """The best checkpoint of the run in `out` on its own test problems, or on those of another --dataset."""
-    gpt, saved = coconut.load(out / "best.pt", device)
-    tokenizer, run = data.Tokenizer(saved["words"]), argparse.Namespace(**saved["args"])
+    gpt, tokenizer, run, stage, last_stage = open_run(out, device)
     if args.dataset in data.GENERATORS and args.dataset != run.dataset:
         raise ValueError(f"{out} was trained on {run.dataset}, not {args.dataset}: name another run")
     if args.dataset in (None, run.dataset):     # problem flags that are given now win over those of the run
@@ -302,12 +317,12 @@ def test(args, out, device):
     words = set(data.Tokenizer.of(problems).words)
     if len(words - set(tokenizer.words)) > len(words) / 2:
         raise ValueError(f"most words of {args.dataset} are new to {out}: it was trained on other problems")
-    tokens = tokenize(problems, tokenizer, gpt.config.block_size, run.c * run.stages)
-    result, mistakes = evaluate(gpt, tokenizer, problems, tokens, run, saved["stage"])
+    tokens = tokenize(problems, tokenizer, gpt.config.block_size, run.c * run.stages, "test")
+    result, mistakes = evaluate(gpt, tokenizer, problems, tokens, run, stage)
     for problem, text in mistakes[:5]:
-        said = " / ".join(text.splitlines())[:100]
+        said = data.visible(" / ".join(text.splitlines())[:100])
         print(f"  wrong: ...{problem.question[-60:]} -> {said}, not {problem.answer}")
-    record = dict(kind="test", dataset=args.dataset, stage=saved["stage"], epoch=saved["epoch"], **result)
+    record = dict(kind="test", dataset=args.dataset, stage=stage, last_stage=last_stage, **result)
     print(show(record), flush=True)
     return record
 
@@ -330,7 +345,7 @@ def parse(argv=None):
     add("--setting", choices=SETTINGS, default="quick", help="which table of defaults (default: quick)")
     # the curriculum
     add("--c", type=count, help="continuous thoughts per reasoning step")
-    add("--stages", type=count, help="K, the stages after stage 0 (default: the steps of the longest chain)")
+    add("--stages", type=count, help="K: stages with ever more thoughts (default: the longest chain's steps)")
     add("--epochs", type=count, help="epochs in all; those left over train the last stage")
     add("--epochs_first", type=number(int, 0), help="epochs in stage 0")
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
@@ -342,7 +357,7 @@ def parse(argv=None):
     add("--n_layer", type=count, help="transformer blocks")
     add("--n_head", type=count, help="attention heads")
     add("--n_embd", type=count, help="width")
-    add("--dropout", type=share, help="share of activations dropped in training")
+    add("--dropout", type=number(float, 0, 0.99), help="share of activations dropped in training")
     # the optimization
     add("--batch_size", type=count, help="problems per step")
     add("--micro_batch", type=count, help="problems that go through the model at once, to save memory")
@@ -376,9 +391,11 @@ def pick_device(name):
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        return str(torch.empty(0, device=name).device)
+        if name.split(":")[0] in ("cpu", "cuda", "mps"):
+            return str(torch.empty(0, device=name).device)
     except (RuntimeError, AssertionError):
-        raise ValueError(f"--device {name} is not available here: try auto or cpu") from None
+        pass
+    raise ValueError(f"--device {name} is not to be had here: try auto or cpu")
 
 
 def main(argv=None):
@@ -388,13 +405,19 @@ def main(argv=None):
         if not args.out:
             raise ValueError("--eval_only needs --out, the folder of the run to test")
         return test(args, Path(args.out), device)
-    args.dataset = args.dataset or "prosqa"
+    out = Path(args.out or f"runs/{Path(args.dataset or 'prosqa').name}-{args.method}-seed{args.seed}")
+    saved = None
+    if (out / "last.pt").exists():
+        if not args.resume:
+            raise ValueError(f"{out} holds a run already: add --resume to go on, or choose another --out")
+        _, saved = coconut.load(out / "last.pt", device)
+        refuse_other_run(args, saved["args"])
+    elif args.resume:
+        print(f"no checkpoint in {out} yet: starting anew")
+    if args.dataset is None:
+        args.dataset = "prosqa"
     complete(args)
-    out = Path(args.out or f"runs/{Path(args.dataset).name}-{args.method}-seed{args.seed}")
-    if (out / "last.pt").exists() and not args.resume:
-        raise ValueError(f"{out} holds a run already: add --resume to go on with it, or choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    train(args, out, device)
+    train(args, out, device, saved)
     record = test(args, out, device)
     with open(out / "log.jsonl", "a") as log:
         print(json.dumps(record), file=log)

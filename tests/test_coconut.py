@@ -119,7 +119,7 @@ def test_n_thoughts_take_n_plus_one_passes(gpt):
         handle = gpt.register_forward_hook(lambda *args: passes.append(1))
         loss(gpt, collate([Sequence(ids(5) + [BOT], n, [EOT] + ids(3) + [EOS])]))
         handle.remove()
-        assert len(passes) == n + 1 if n else 2                 # without thoughts: question, then language
+        assert len(passes) == (n + 1 if n else 2)                 # without thoughts: question, then language
 
 
 def test_padding_does_not_change_the_loss(gpt, ragged):
