@@ -382,5 +382,5 @@ def test_sample_says_right_where_it_is_and_wrong_where_not(finished, capsys, mon
 
 def test_sample_answers_a_question_of_your_own(finished, capsys, monkeypatch):
     monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16)))
-    sample.main([str(finished), "--question", "Tom is a wumpus. Is Tom a wumpus or a teapot?"])
-    assert capsys.readouterr().out.splitlines()[1] == "written   Is Tom"
+    sample.main([str(finished), "--question", "Alex is a bompus. Is Alex a bompus or a teapot?"])
+    assert capsys.readouterr().out.splitlines()[1] == "written    Is Alex"
