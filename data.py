@@ -478,8 +478,8 @@ def problem_sets(args, splits=SPLITS):
     takes = inspect.signature(GENERATORS[args.dataset]).parameters if args.dataset in GENERATORS else {}
     if vars(args).get("easy_epochs") and "easy" not in takes:
         raise ValueError(f"--easy_epochs does not apply to {args.dataset}: leave it out")
-    seed = given.pop("data_seed", 0)
     if args.dataset in GENERATORS:
+        seed = given.pop("data_seed", 0)
         sizes = dict(zip(SPLITS, PAPER_SIZES[args.dataset]))
         sizes = {s: given.pop(f"{s}_size", size) * (s in splits) for s, size in sizes.items()}
         if vars(args).get("easy_epochs") and "train" in splits:

@@ -213,11 +213,10 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
         factor = lr_factor(done, total, args.warmup, args.decay)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["peak_lr"] * factor
-        predicted = sum(int((micro.target >= 0).sum()) for micro in batch)
+        predicted = [int((micro.target >= 0).sum()) for micro in batch]
         loss = 0.0                                  # the mean over the predicted tokens of the whole batch
-        for micro in batch:
-            share = int((micro.target >= 0).sum()) / predicted
-            part = coconut.loss(gpt, micro.to(device), args.detach_thoughts) * share
+        for micro, n in zip(batch, predicted):
+            part = coconut.loss(gpt, micro.to(device), args.detach_thoughts) * (n / sum(predicted))
             part.backward()
             loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
@@ -406,7 +405,7 @@ def main(argv=None):
             raise ValueError("--eval_only needs --out, the folder of the run to test")
         return test(args, Path(args.out), device)
     out = Path(args.out or f"runs/{Path(args.dataset or 'prosqa').name}-{args.method}-seed{args.seed}")
-    saved = None
+    args.out, saved = str(out), None
     if (out / "last.pt").exists():
         if not args.resume:
             raise ValueError(f"{out} holds a run already: add --resume to go on, or choose another --out")

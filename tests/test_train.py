@@ -311,7 +311,7 @@ def test_counting_tokens_counts_thoughts_but_not_pauses(finished, tmp_path):
 
 @pytest.mark.parametrize("command, says", [
     ("--dataset nothere", "unknown dataset nothere"), ("--method telepathy", "telepathy"), ("--c 0", "--c: 0 is not at least 1"),
-    ("--dataset prontoqa --hops 9", "9 hops"), ("--dataset {tmp} --easy_epochs 1", "--easy_epochs does not apply"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
+    ("--dataset prontoqa --hops 9", "9 hops"), ("--dataset {tmp} --data_seed 1", "--data_seed is for generated problems"), ("--dataset {tmp} --easy_epochs 1", "--easy_epochs does not apply"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
     ("--n_head 5", "no multiple of --n_head 5"), ("--lr fast", "fast"), ("--mix 2", "--mix: 2 is not between 0 and 1"),
     ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"),
     ("--out {run}", "--resume"), ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
