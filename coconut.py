@@ -83,27 +83,46 @@ def speak(gpt, language, length, thoughts, chain, cache, mask):
     return hidden[:, -Tl:], cache, mask
 
 
-def loss(gpt, batch, detach=False):
+def stop_scores(gpt, chain, eot):
+    """The paper's classifier of "is this the last thought?", a score over 0 for yes: a linear head on each
+    thought of a chain (B, N, C) -> (B, N). <eot> means just that, so its row of the tied head does."""
+    return chain @ gpt.wte.weight[eot]
+
+
+def loss(gpt, batch, detach=False, stop=False):
     """Mean cross-entropy over the remaining steps and the answers, never questions or thoughts.
 
     Paper, Method, Training: gradients flow back through every thought into all before it (unless detach).
+    stop: add the classifier's mean binary cross-entropy over the thoughts.
     """
-    latent = think(gpt, batch.question, batch.length, batch.thoughts, detach)
-    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, *latent)
+    chain, cache, mask = think(gpt, batch.question, batch.length, batch.thoughts, detach)
+    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, chain, cache, mask)
     predicted = batch.target >= 0                                           # only these go through the head
-    return F.cross_entropy(gpt.logits(hidden[predicted]), batch.target[predicted])
+    value = F.cross_entropy(gpt.logits(hidden[predicted]), batch.target[predicted])
+    if stop and chain.size(1):
+        left = batch.thoughts[:, None] - 1 - torch.arange(chain.size(1), device=chain.device)   # (B, N)
+        scores = stop_scores(gpt, chain, batch.language[0, 0])
+        value = value + F.binary_cross_entropy_with_logits(scores[left >= 0], (left[left >= 0] == 0).float())
+    return value
 
 
 @torch.no_grad()
-def generate(gpt, batch, eos, max_new_tokens):
+def generate(gpt, batch, eos, max_new_tokens, stop=False):
     """Think, then write greedily until <eos>, a batch at a time.
 
     Of the batch it takes the questions, the numbers of thoughts and, to start with, the first token of the
-    language (<eot>). Returns for each problem the new ids, with <eos> if it came, and the thoughts (B, N, C).
+    language (<eot>). stop: a problem's thoughts end already where the classifier says so. Returns for each
+    problem the new ids, with <eos> if it came; the thoughts (B, N, C), and how many of them count (B,).
     """
     chain, cache, mask = think(gpt, batch.question, batch.length, batch.thoughts)
-    hidden, cache, mask = speak(gpt, batch.language[:, :1], batch.length, batch.thoughts, chain, cache, mask)
-    position, written = batch.length + batch.thoughts + 1, []
+    Tq, N, thoughts = batch.question.size(1), chain.size(1), batch.thoughts
+    if stop and N:  # what is past the end was thought along with the batch, and is hidden from here on
+        i = torch.arange(N, device=chain.device)
+        ends = (stop_scores(gpt, chain, batch.language[0, 0]) > 0) | (i == thoughts[:, None] - 1)   # (B, N)
+        thoughts = torch.minimum(thoughts, 1 + ends.int().argmax(dim=1))
+        mask[:, Tq:] = i < thoughts[:, None]
+    hidden, cache, mask = speak(gpt, batch.language[:, :1], batch.length, thoughts, chain, cache, mask)
+    position, written = batch.length + thoughts + 1, []
     while True:
         word = gpt.logits(hidden[:, -1]).argmax(-1, keepdim=True)           # (B, 1)
         written.append(word)
@@ -114,7 +133,7 @@ def generate(gpt, batch, eos, max_new_tokens):
         hidden, cache = gpt(gpt.embed(word), position[:, None], mask, cache)
         position = position + 1
     rows = torch.cat(written, dim=1).tolist()
-    return [row[:row.index(eos) + 1] if eos in row else row for row in rows], chain
+    return [row[:row.index(eos) + 1] if eos in row else row for row in rows], chain, thoughts
 
 
 def save(path, gpt, **extra):

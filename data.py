@@ -1,4 +1,4 @@
-"""The problems: ProntoQA and ProsQA made from a seed, their files, their words as tokens, and grading.
+"""The problems: ProntoQA and ProsQA made from a seed, GSM8K downloaded; files, words as tokens, and grading.
 
 Paper: "Experiments", Datasets, and its appendix on ProsQA. A problem is a question, the reasoning steps and
 an answer. The first half of this file makes and reads problems as text, the second turns them into the
@@ -13,6 +13,7 @@ sequences that Coconut trains on:
 
 import argparse
 import functools
+import hashlib
 import inspect
 import json
 import math
@@ -20,11 +21,16 @@ import os
 import random
 import re
 import sys
+import zipfile
+from array import array
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import tiktoken
 import torch
+
+from gpt import download
 
 
 @dataclass
@@ -230,11 +236,21 @@ def generate(name, sizes, seed=0, **options):
 
 
 def read(path):
-    """Problems from one .json file in the official format; a ValueError names the file and the item."""
+    """Problems from one file: .json in the official format, or .txt in GSM8K-Aug's, a line each:
+    "question||step step #### answer". A ValueError names the file and the items or lines that are wrong."""
     try:
-        items = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        items = None if Path(path).suffix == ".txt" else json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"{path} is not JSON text: {e}") from None
+        raise ValueError(f"{path} is not JSON or UTF-8 text: {e}") from None
+    if items is None:
+        line = re.compile(r"(.*\S.*?)\|\|(.*)####(.*\S.*)")
+        found = [line.fullmatch(row) for row in text.rstrip().split("\n")]
+        wrong = [str(n) for n, match in enumerate(found, 1) if not match]
+        if wrong:
+            raise ValueError(f"{path}: {len(wrong)} lines are not 'question||steps #### answer': "
+                             + ", ".join(wrong[:10]) + ", ..." * (len(wrong) > 10))
+        return [Problem(match[1].strip(), match[2].split(), match[3].strip()) for match in found]
     if not isinstance(items, list) or not items:
         raise ValueError(f"{path}: expected a list of problems, each with question, steps and answer")
     return [_problem(item, f"{path}, item {i}") for i, item in enumerate(items)]
@@ -259,17 +275,29 @@ def _problem(item, where):
 
 
 def load(path, splits=SPLITS):
-    """The named splits of a folder: train.json, valid.json, test.json, or official names (x_test.json)."""
+    """The named splits of a folder: train.json (or x_train.json, or train.txt), valid.json, test.json."""
     sets = {}
     for split in splits:
-        files = Path(path) / f"{split}.json", *sorted(Path(path).glob(f"*_{split}.json"))
+        files = (Path(path) / f"{split}.json", Path(path) / f"{split}.txt",
+                 *sorted(Path(path).glob(f"*_{split}.json")))
         files = [f for f in files if f.is_file()]
         if len(files) != 1:
-            found = " and ".join(f.name for f in files) or "neither"
-            raise ValueError(f"{path} must hold exactly one of {split}.json and <name>_{split}.json, "
-                             f"but holds {found}")
+            found = " and ".join(f.name for f in files) or "none"
+            raise ValueError(f"{path} must hold exactly one of {split}.json, <name>_{split}.json and "
+                             f"{split}.txt, but holds {found}")
         sets[split] = read(files[0])
     return sets
+
+
+# GSM8K-Aug (Deng et al. 2023, arXiv 2311.01460): url and sha256 of each file.
+_PLACE = "da03/Internalize_CoT_Step_by_Step/e06a32ee5e4cd117171daeb4755d2a97ece62761/data/gsm8k"
+GSM8K = {
+    "train": (f"https://media.githubusercontent.com/media/{_PLACE}/train.txt",
+              "0a3909a9e7d8d2f7ad6b8c7b5608aa744988d835f9bf874d4cf06ca77df6bf8c"),
+    "valid": (f"https://raw.githubusercontent.com/{_PLACE}/valid.txt",
+              "04f9bddfe8ac4846571b1e2b612b289c95770b5012fdb34cc36a597b041afb87"),
+    "test": (f"https://raw.githubusercontent.com/{_PLACE}/test.txt",
+             "e464efa2713fbcf423bdbfb482c543a6a086188c3d97c294b1d19a70c2a515e8")}
 
 
 def write(problems, path):
@@ -287,7 +315,8 @@ def visible(text):
 
 
 class Tokenizer:
-    """Words to ids and back: a tiktoken encoding of the 256 bytes and the words of a training set.
+    """Words to ids and back, by tiktoken: with GPT-2's vocabulary (words=None; fetched on first use), or with
+    one of the 256 bytes and the words of a training set.
 
     tiktoken looks a whole word up before it merges any bytes, so a known word is one token, an unknown one
     falls back to bytes, and every text decodes to itself. No text, not even "<bot>", makes a special token.
@@ -295,14 +324,19 @@ class Tokenizer:
     PATTERN = r" is(?: an?| not)\b|es are(?: not)?\b| ?\w+?(?=es\b)| ?\w+| ?[^\w\s]+|\n|[^\S\n]+"
     SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
 
-    def __init__(self, words):
-        self.words = list(words)
-        tokens = [bytes([i]) for i in range(256)] + [word.encode() for word in self.words]
-        self.vocab_size = len(tokens) + len(self.SPECIAL)
-        special = {name: len(tokens) + i for i, name in enumerate(self.SPECIAL)}
+    def __init__(self, words=None):
+        self.words = words
+        if words is None:
+            gpt2 = tiktoken.get_encoding("gpt2")
+            pattern, ranks = gpt2._pat_str, gpt2._mergeable_ranks
+        else:
+            tokens = [bytes([i]) for i in range(256)] + [word.encode() for word in words]
+            pattern, ranks = self.PATTERN, {token: i for i, token in enumerate(tokens)}
+        self.vocab_size = len(ranks) + len(self.SPECIAL)
+        special = {name: len(ranks) + i for i, name in enumerate(self.SPECIAL)}
         self.eos, self.bot, self.eot, self.pause = special.values()
-        self.encoding = tiktoken.Encoding("words", pat_str=self.PATTERN, special_tokens=special,
-                                          mergeable_ranks={token: i for i, token in enumerate(tokens)})
+        self.encoding = tiktoken.Encoding("words" if words else "gpt2 and thoughts", pat_str=pattern,
+                                          special_tokens=special, mergeable_ranks=ranks)
 
     @classmethod
     def of(cls, problems):
@@ -336,6 +370,52 @@ class Tokens:
         return cls(tokenizer.encode(problem.question + "\n"), steps, answer)
 
 
+class TokenSet:
+    """A set of problems in ids; item i is a Tokens, made when asked for. All pieces stand end to end in one
+    array, so that GSM8K's 385,620 problems take megabytes, not gigabytes.
+
+    ids (total,), ends: where in ids each piece ends, first: the number of each problem's first piece.
+    """
+    FORMAT = 1      # of the cache: another number makes old files worthless
+
+    def __init__(self, ids, ends, first):
+        self.ids, self.ends, self.first = ids, ends, first
+
+    @classmethod
+    def of(cls, problems, tokenizer, cache=None):
+        """The problems in ids. cache: an .npz file to keep them in, rebuilt when texts or words change."""
+        digest = hashlib.sha256(repr((cls.FORMAT, tokenizer.words)).encode())
+        for p in problems if cache else ():
+            digest.update(f"{p.question}\n{p.steps}\n{p.answer}\n".encode())
+        key = digest.hexdigest()
+        try:
+            with np.load(cache) as kept:
+                if str(kept["key"]) == key:
+                    return cls(kept["ids"], kept["ends"], kept["first"])
+        except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            pass                                    # there is none yet, or not a whole one
+        ids, ends, first = array("i"), array("q", [0]), array("q", [0])
+        for tokens in (Tokens.of(p, tokenizer) for p in problems):
+            for piece in (tokens.question, *tokens.steps, tokens.answer):
+                ids.extend(piece)
+                ends.append(len(ids))
+            first.append(len(ends) - 1)
+        made = cls(np.array(ids), np.array(ends), np.array(first))
+        if cache:
+            with open(f"{cache}.partial", "wb") as f:
+                np.savez(f, key=key, **vars(made))
+            os.replace(f"{cache}.partial", cache)
+        return made
+
+    def __len__(self):
+        return len(self.first) - 1
+
+    def __getitem__(self, i):
+        ends = self.ends[self.first[i]:self.first[i + 1] + 1].tolist()
+        question, *steps, answer = [self.ids[a:b].tolist() for a, b in zip(ends, ends[1:])]
+        return Tokens(question, steps, answer)
+
+
 @dataclass
 class Sequence:
     question: list      # read in one pass; ends with <bot> (and the pauses) where there are fillers
@@ -343,11 +423,11 @@ class Sequence:
     language: list      # language mode, to the end of text: a loss on all tokens but the first
 
 
-def encode(tokens, tokenizer, filler=None, skip=0, n=0):
-    """One training sequence, with the first `skip` steps replaced by `n` fillers.
+def encode(tokens, tokenizer, filler=None, removed=0, n=0):
+    """One training sequence, with the first `removed` tokens of the written chain replaced by `n` fillers.
 
     filler: "thought", "pause", or None, which does without <bot> and <eot> too. For the question "Tom is a x.
-    Is Tom a y or z?", the steps "Tom is a x." and "Every x is a y.", skip=1 and n=1 thought:
+    Is Tom a y or z?", the steps "Tom is a x." and "Every x is a y.", the first removed, and n=1 thought:
 
         Tom is a x . Is Tom a y or z ? \\n <bot>   t1   <eot>  Every x is a y . \\n ### Tom is a y . <eos>
         |------------- question --------------| thought |------------------- language ------------------|
@@ -355,7 +435,7 @@ def encode(tokens, tokenizer, filler=None, skip=0, n=0):
 
     Pauses are ordinary tokens, the same at every place, so they are read with the question, in the same pass.
     """
-    question, language = tokens.question, sum(tokens.steps[skip:], []) + tokens.answer
+    question, language = tokens.question, sum(tokens.steps, [])[removed:] + tokens.answer
     if filler is None:
         return Sequence(question[:-1], 0, question[-1:] + language)
     pauses = [tokenizer.pause] * n if filler == "pause" else []
@@ -407,7 +487,7 @@ def worked_example(problem, tokenizer):
     lines = [problem.question, *(f"  step {i}  {step}" for i, step in enumerate(problem.steps, 1)),
              f"  answer  {problem.answer}"]
     for stage in (0, K // 2, K):
-        s = encode(tokens, tokenizer, "thought", stage, stage)
+        s = encode(tokens, tokenizer, "thought", sum(map(len, tokens.steps[:stage])), stage)
         lines += ["", f"stage {stage}: {stage} of {K} steps replaced, {s.thoughts} thoughts, "
                       f"loss on {len(s.language) - 1} tokens"]
         tail = 6                                            # the question is long; its end will do
@@ -472,7 +552,7 @@ def add_problem_flags(parser):
 def problem_sets(args, splits=SPLITS):
     """The problems that args.dataset and the problem flags ask for: {"train": [Problem, ...], "valid": ...}.
 
-    A generated dataset, a folder, or, where only test problems are wanted, one file.
+    A generated dataset, gsm8k, a folder, or, where only test problems are wanted, one file.
     """
     given = {flag: vars(args)[flag] for flag in PROBLEM_FLAGS if vars(args).get(flag) is not None}
     takes = inspect.signature(GENERATORS[args.dataset]).parameters if args.dataset in GENERATORS else {}
@@ -489,12 +569,15 @@ def problem_sets(args, splits=SPLITS):
         return generate(args.dataset, sizes, seed, **given)
     for flag in given:
         raise ValueError(f"--{flag} is for generated problems, and {args.dataset} has its own: leave it out")
+    if args.dataset == "gsm8k":
+        files = {split: download(GSM8K[split][0], f"gsm8k-{split}.txt", GSM8K[split][1]) for split in splits}
+        return {split: read(path) for split, path in files.items()}
     if Path(args.dataset).is_file() and splits == ("test",):
         return {"test": read(args.dataset)}
     if Path(args.dataset).is_file():
         raise ValueError(f"{args.dataset} is one file, which is enough only for --eval_only: name a folder")
     if not Path(args.dataset).is_dir():
-        raise ValueError(f"unknown dataset {args.dataset}: say {' or '.join(GENERATORS)}, or name a folder")
+        raise ValueError(f"unknown dataset {args.dataset}: say prontoqa, prosqa or gsm8k, or name a folder")
     return load(args.dataset, splits)
 
 
@@ -512,7 +595,7 @@ def run_or_explain(main):
 
 def main(argv=None):
     parser = Parser(description="Make problems. Without --out, show one of them worked out.")
-    parser.add_argument("dataset", help="prontoqa, prosqa, or a folder of problems in the official format")
+    parser.add_argument("dataset", help="prontoqa, prosqa, gsm8k, or a folder of problems in official format")
     parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
     add_problem_flags(parser)
     args = parser.parse_args(argv)

@@ -16,11 +16,21 @@ Shapes: B batch, T new positions, S cached and new ones, C = n_embd, nh heads of
 """
 
 import math
+import socket
 from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+
+
+# The official weights, on huggingface.co: the revision, and the file's sha256 where it is known.
+OFFICIAL = {
+    "gpt2": ("607a30d783dfa663caf39e06633721c8d4cfcd7e",
+             "7c5d3f4b8b76583b422fcb9189ad6c89d5d97a094541ce8932dce3ecabde1421"),
+    "gpt2-medium": ("main", None), "gpt2-large": ("main", None), "gpt2-xl": ("main", None)}
 
 
 @dataclass
@@ -31,6 +41,21 @@ class GPTConfig:
     n_head: int = 12
     n_embd: int = 768
     dropout: float = 0.1
+
+
+def download(url, name, sha256=None):
+    """The path of a file from the network, kept as `name` in torch.hub's cache folder and reused. It is moved
+    there only when it is whole and its sha256 right, so a broken download leaves nothing behind."""
+    path = Path(torch.hub.get_dir()) / "coconut" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(f"downloading {url}")
+        socket.setdefaulttimeout(30)                # seconds without a byte
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
+        except (OSError, RuntimeError) as e:
+            raise ValueError(f"{url} could not be had ({e}): download it yourself to {path}") from None
+    return path
 
 
 class CausalSelfAttention(nn.Module):
@@ -118,6 +143,47 @@ class GPT(nn.Module):
         half, position = C // 2, torch.arange(self.config.block_size)[:, None]
         angle = position * 10000 ** (-torch.arange(half) / half)    # (block_size, C/2)
         self.wpe.weight[:, :2 * half] = 3 * spread * torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    @classmethod
+    def from_pretrained(cls, name, n_head=None):
+        """GPT-2 with trained weights: an official name (OFFICIAL), or a local copy of a pytorch_model.bin.
+
+        Heads are 64 wide, as in all official sizes, unless n_head is given. Nothing in the file is run
+        (weights_only). A ValueError lists the tensors that are missing, unexpected or of another shape.
+        """
+        path = name
+        if name in OFFICIAL:
+            revision, sha256 = OFFICIAL[name]
+            path = download(f"https://huggingface.co/openai-community/{name}/resolve/{revision}/"
+                            "pytorch_model.bin", f"{name}-{revision[:8]}.bin", sha256)
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            weights = {}
+            for key, tensor in saved.items():
+                key = key.removeprefix("transformer.")
+                if key.endswith((".attn.bias", ".attn.masked_bias")) or key == "lm_head.weight":
+                    continue                        # the causal mask; the head, which is wte once more
+                stored_transposed = key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+                weights[key] = tensor.t() if stored_transposed else tensor
+            (words, width), (places, _) = weights["wte.weight"].shape, weights["wpe.weight"].shape
+            layers = sum(key.endswith(".ln_1.weight") for key in weights)
+            gpt = cls(GPTConfig(words, places, layers, n_head or max(1, width // 64), width))
+            gpt.load_state_dict(weights)            # its message lists what does not fit
+        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, AttributeError,
+                UnpicklingError) as e:
+            why = "no file of tensors" if isinstance(e, UnpicklingError) else " ".join(str(e).split())
+            raise ValueError(f"{path} does not hold a GPT-2: {why}") from None
+        return gpt
+
+    @torch.no_grad()
+    def grow(self, like, new):
+        """Append `new` words, each with the embedding of word `like` (the official code's "<<", so that they
+        begin as something known), and pad the vocabulary to a multiple of 64, which GPUs multiply faster."""
+        old, V = self.wte.weight, self.config.vocab_size
+        unused = -(V + new) % 64                    # the mean word's score is never the highest
+        rows = [old, old[like].expand(new, -1), old.mean(dim=0).expand(unused, -1)]
+        self.wte = nn.Embedding.from_pretrained(torch.cat(rows), freeze=False)
+        self.config.vocab_size = V + new + unused
 
     def embed(self, ids):
         """Language mode's input: ids (B, T) -> (B, T, C). forward adds positions, also to thoughts."""

@@ -23,15 +23,17 @@ def ask(gpt, tokenizer, problem, run, stage, thoughts=None, top=5):
     thoughts: how many fillers; None takes as many as the run's schedule gives at that stage.
     """
     tokens = data.Tokens.of(problem, tokenizer)
-    removed, n = train.schedule(run.method, stage, len(problem.steps), run.c, run.stages)
+    removed, n = train.schedule(run, stage, list(map(len, tokens.steps)), most=True)
     n = n if thoughts is None else thoughts
     sequence = data.encode(tokens, tokenizer, train.METHODS[run.method][0], removed, n)
     batch = data.collate([sequence]).to(gpt.wte.weight.device)
     size, taken = gpt.config.block_size, len(sequence.question) + sequence.thoughts
     if taken >= size:
         raise ValueError(f"question and thoughts take {taken} positions, but the model has {size}")
-    written, chain = coconut.generate(gpt, batch, tokenizer.eos, min(size - taken, train.MAX_NEW_TOKENS))
-    best = gpt.logits(chain[0]).softmax(-1).topk(top)               # chain[0] (N, C) -> (N, top)
+    stop = run.stop == "classifier" and thoughts is None
+    written, chain, number = coconut.generate(
+        gpt, batch, tokenizer.eos, min(size - taken, run.max_new_tokens), stop)
+    best = gpt.logits(chain[0, :number[0]]).softmax(-1).topk(top)   # chain[0] (N, C) -> (N, top)
     pairs = map(zip, best.indices.tolist(), best.values.tolist())   # per thought
     words = [[(tokenizer.decode([i]), p) for i, p in thought] for thought in pairs]
     return tokenizer.decode([i for i in written[0] if i != tokenizer.eos]), words

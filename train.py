@@ -6,15 +6,21 @@ thought are gone and s * c continuous thoughts stand in their place, until at st
 
     python train.py --dataset prontoqa --c 1        the main job: minutes on a laptop, from random weights
     python train.py --dataset prosqa --method cot   a baseline; --method takes any row of METHODS
+    torchrun --nproc_per_node 2 train.py ...        the same on several GPUs or processes: each takes its
+                                                    share of every batch
 """
 
 import argparse
 import json
+import os
 import random
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 import coconut
 import data
@@ -30,47 +36,63 @@ METHODS = {
     "no_curriculum":    ("thought", "removed"),     # "w/o curriculum": thoughts, never a written step
     "no_thought":       (None,      "staged"),      # "w/o thought": removed steps leave nothing behind
     "pause_as_thought": ("pause",   "staged"),      # pause tokens in the thoughts' places
+    "icot":             (None,      "by token"),    # implicit chain of thought (Deng et al. 2024)
 }
 
 
-def schedule(method, stage, steps, c, K):
-    """(steps removed, fillers) of a problem with so many steps; training, evaluation and sampling ask here.
+def schedule(args, stage, steps, fewer=0, most=False):
+    """(tokens of the written chain removed, fillers) of a problem whose steps have so many tokens each.
 
-    Coconut with c = 2 and K = 3, for a problem of 4 steps:
+    Training, evaluation and sampling ask here. Coconut with c = 2 and K = 3, for a problem of 4 steps:
 
         stage   0       1       2       3       4 = K + 1: where chains can be longer than K, the rest goes
         input   s s s s tts s s tttts s tttttts tttttt          t: thought, s: written step; then the answer
 
     A problem with fewer steps than the stage still gets stage * c fillers, so at test time all get K * c.
+    With --stop classifier it gets c for each of its own steps, unless most, where the classifier decides.
     """
-    filler, chain = METHODS[method]
+    filler, chain = METHODS[args.method]
+    K, c, total = args.stages, args.c, sum(steps)
     if chain == "kept":
         removed, n = 0, 0
     elif chain == "removed":
-        removed, n = steps, K * c
+        removed, n = total, K * c
+    elif chain == "by token":       # stage s is epoch s, up to the first in which the whole chain is gone
+        removed, n = stage * args.icot_per_epoch, 0
+        removed = total if removed > args.icot_all else removed
     else:
-        removed, n = steps if stage > K else min(stage, steps), min(stage, K) * c
+        own = min(stage, K) if args.stop == "constant" or most else min(stage, K, len(steps))
+        removed, n = total if stage > K else sum(steps[:stage]), max(0, own * c - fewer)
     return removed, n if filler else 0
 
 
-def stage_at(epoch, first, per_stage, last):
-    """The stage of epoch 0, 1, ...: `first` epochs of stage 0, then per_stage each, all others in `last`."""
-    return 0 if epoch < first else min(1 + (epoch - first) // per_stage, last)
+def stage_at(epoch, args, last):
+    """(stage, thoughts still missing in it) of epoch 0, 1, ...: args.epochs_first epochs of stage 0, then
+    args.epochs_per_stage each, all others in `last`. With --c_ramp a stage begins with one thought more than
+    the one before and gets another with every epoch, until its c are there."""
+    if METHODS[args.method][1] == "by token":
+        return min(epoch, last), 0
+    since = epoch - args.epochs_first
+    stage = 0 if since < 0 else min(1 + since // args.epochs_per_stage, last)
+    ramp = args.c_ramp and 1 <= stage <= args.stages
+    return stage, max(0, args.c - 1 - (since - (stage - 1) * args.epochs_per_stage)) if ramp else 0
 
 
 # Defaults of the flags, by --setting and --dataset. "paper" is the paper's (Experiments, Setup). "quick"
 # takes minutes on two cores: how its values were found, and what each is worth, is in results/quick.md.
-PAPER = dict(c=1, epochs=50, epochs_first=5, epochs_per_stage=5, easy_epochs=0, mix=0.0, reset_optimizer=True,
-             n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128, micro_batch=128,
-             lr=1e-4, muon_lr=0.0, weight_decay=0.01, warmup=0, decay=0.0)
-QUICK = dict(c=1, easy_epochs=0, mix=0.3, reset_optimizer=False,
+PAPER = dict(init="gpt2", c=1, epochs=50, epochs_first=5, epochs_per_stage=5, easy_epochs=0, mix=0.0,
+             reset_optimizer=True, n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128,
+             micro_batch=128, lr=1e-4, muon_lr=0.0, weight_decay=0.01, warmup=0, decay=0.0,
+             max_new_tokens=128)
+QUICK = dict(init="scratch", c=1, easy_epochs=0, mix=0.3, reset_optimizer=False,
              n_layer=4, n_head=4, n_embd=64, dropout=0.0, batch_size=64, micro_batch=32,
-             weight_decay=0.0, warmup=100)
+             weight_decay=0.0, warmup=100, max_new_tokens=128)
 SETTINGS = {
     "paper": {
         "prontoqa": PAPER | dict(hops=5, train_size=9000, valid_size=200, test_size=800),
         "prosqa": PAPER | dict(nodes=28, min_steps=3, max_steps=6,
                                train_size=17886, valid_size=300, test_size=500),
+        "gsm8k": PAPER | dict(c=2, stages=3, epochs_first=6, epochs_per_stage=3, max_new_tokens=64),
     },
     "quick": {
         "prontoqa": QUICK | dict(hops=2, plain=True, train_size=20000, valid_size=200, test_size=800,
@@ -83,19 +105,28 @@ SETTINGS = {
     },
 }
 
-MAX_NEW_TOKENS = 128    # the paper's; a written ProntoQA chain is at most 108 GPT-2 tokens
 LINES_PER_EPOCH = 4
+RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))      # torchrun sets them
 
 
-def batches(tokens, tokenizer, args, stage, rng=None, alike=False):
-    """The problems as batches of one stage; with rng shuffled, and at times of an earlier stage (args.mix).
+def summed(tensor):
+    """The tensor's sum over the processes, if there are several."""
+    if WORLD > 1:
+        dist.all_reduce(tensor)
+    return tensor
 
-    A batch is a list of micro-batches, which go through the model one after the other and share one optimizer
-    step. They bound the memory; and as each takes problems of like length, there is less padding to compute.
+
+def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
+    """The problems as batches of one stage, each a pair (tokens to predict, [micro-batch, ...]).
+
+    The micro-batches go through the model one after the other and share one optimizer step. They bound the
+    memory; and as each takes problems of like length, there is less padding to compute.
+
+    rng: for training. Shuffled, at times of an earlier stage (args.mix), and only this process's share.
     alike: problems of like length share whole batches too, which helps easy problems (a batch without
     distractors shows what a rule is for) and hurts others (results/quick.md).
     """
-    filler, _ = METHODS[args.method]
+    filler, chain = METHODS[args.method]
     order = list(range(len(tokens)))
     if rng:
         rng.shuffle(order)
@@ -105,13 +136,18 @@ def batches(tokens, tokenizer, args, stage, rng=None, alike=False):
     if alike:
         rng.shuffle(chunks)
     for chunk in chunks:
-        if rng:
-            chunk.sort(key=lambda i: len(tokens[i].question))
         # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
-        s = rng.randint(0, stage) if rng and rng.random() < args.mix else stage
-        plans = [schedule(args.method, s, len(tokens[i].steps), args.c, args.stages) for i in chunk]
-        rows = [data.encode(tokens[i], tokenizer, filler, *plan) for i, plan in zip(chunk, plans)]
-        yield [data.collate(rows[i:i + args.micro_batch]) for i in range(0, len(rows), args.micro_batch)]
+        s, rows = rng.randint(0, stage) if rng and rng.random() < args.mix else stage, []
+        for t in (tokens[i] for i in chunk):
+            removed, n = schedule(args, s, list(map(len, t.steps)), fewer if s == stage else 0)
+            if rng and chain == "by token":     # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
+                removed += int(rng.expovariate(4))
+            rows.append(data.encode(t, tokenizer, filler, removed, n))
+        words = sum(len(row.language) - 1 for row in rows)
+        if rng:
+            rows = sorted(rows, key=lambda row: len(row.question))[RANK::WORLD]
+        size = args.micro_batch
+        yield words, [data.collate(rows[start:start + size]) for start in range(0, len(rows), size)]
 
 
 def make_optimizers(gpt, args):
@@ -137,30 +173,40 @@ def lr_factor(step, total, warmup, decay):
 
 
 @torch.no_grad()
-def evaluate(gpt, tokenizer, problems, tokens, args, stage):
+def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
     """Answer every problem with the stage's number of thoughts: the loss, how many are right, the mean number
-    of tokens made (thoughts too, as the paper counts; pauses are given), and mistakes as (problem, text)."""
+    of tokens made (thoughts too, as the paper counts; pauses are given), and mistakes as (problem, text).
+
+    With --stop classifier also the mean number of thoughts, and how often it is the number of steps * c."""
     gpt.eval()
-    device, limit = gpt.wte.weight.device, gpt.config.block_size
-    loss, predicted, made, texts = 0.0, 0, 0, []
-    for batch in (micro.to(device) for batch in batches(tokens, tokenizer, args, stage) for micro in batch):
-        words = int((batch.target >= 0).sum())
-        loss, predicted = loss + coconut.loss(gpt, batch).item() * words, predicted + words
-        room = limit - int((batch.length + batch.thoughts).max())
-        written, _ = coconut.generate(gpt, batch, tokenizer.eos, min(MAX_NEW_TOKENS, room))
-        made += sum(map(len, written)) + int(batch.thoughts.sum())
-        texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
+    device, limit, stop = gpt.wte.weight.device, gpt.config.block_size, args.stop == "classifier"
+    problems, tokens = problems[RANK::WORLD], [tokens[i] for i in range(RANK, len(tokens), WORLD)]
+    loss, predicted, made, thought, own, texts = 0.0, 0, 0, 0, 0, []
+    for words, micros in batches(tokens, tokenizer, args, stage, fewer):
+        for batch in (micro.to(device) for micro in micros):
+            words = int((batch.target >= 0).sum())
+            loss, predicted = loss + coconut.loss(gpt, batch).item() * words, predicted + words
+            most = schedule(args, stage, [], fewer, most=True)[1] if stop else batch.thoughts
+            asked = replace(batch, thoughts=torch.zeros_like(batch.thoughts) + most)
+            room = limit - int((asked.length + asked.thoughts).max())
+            room = min(room, args.max_new_tokens)
+            written, _, taken = coconut.generate(gpt, asked, tokenizer.eos, room, stop)
+            made, thought = made + sum(map(len, written)) + int(taken.sum()), thought + int(taken.sum())
+            own += int((taken == batch.thoughts).sum())
+            texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
     mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
-    total = len(problems)
-    right = total - len(mistakes)
-    return dict(loss=loss / predicted, correct=right, total=total, tokens=made / total), mistakes
+    counts = [loss, predicted, made, thought, own, len(problems), len(mistakes)]
+    loss, predicted, made, thought, own, total, wrong = summed(torch.tensor(counts, device=device)).tolist()
+    result = dict(loss=loss / predicted, correct=int(total - wrong), total=int(total), tokens=made / total)
+    return result | (dict(thoughts=thought / total, own_number=own / total) if stop else {}), mistakes
 
 
-def tokenize(problems, tokenizer, block_size, fillers, split):
+def tokenize(problems, tokenizer, args, block_size, split):
     """The problems in ids. Refuses one that, with all steps and fillers, has more places than the model."""
-    tokens = [data.Tokens.of(p, tokenizer) for p in problems]
+    cache = Path(torch.hub.get_dir()) / f"coconut/gsm8k-{split}.npz" if args.dataset == "gsm8k" else None
+    tokens = data.TokenSet.of(problems, tokenizer, cache)
     for i, t in enumerate(tokens):
-        length = len(t.question) + 2 + fillers + sum(map(len, t.steps)) + len(t.answer)
+        length = len(t.question) + 2 + args.c * args.stages + sum(map(len, t.steps)) + len(t.answer)
         if length > block_size:
             raise ValueError(f"{split} problem {i} ('{problems[i].question[:40]}...') takes {length} "
                              f"positions, but the model has {block_size}")
@@ -179,6 +225,8 @@ def show(record):
     if kind == "valid":
         where, rest = f"{where} | val loss {record['loss']:.3f}", f" | after {span(record['seconds'])}"
     accuracy = record["correct"] / record["total"]
+    if "thoughts" in record:
+        rest = " | {thoughts:.1f} thoughts, as many as steps * c in {own_number:.1%}".format(**record) + rest
     return where + " | acc {correct}/{total} = {:.1%} | {tokens:.1f} tokens".format(accuracy, **record) + rest
 
 
@@ -199,26 +247,52 @@ def refuse_other_run(args, saved):
             raise ValueError(f"{args.out} was begun with {flag} = {value}, not {given}: resume it with that")
 
 
-def new_model(args, vocab_size):
+def first_model(args, problems):
+    """The model as training finds it, and its tokenizer: of random weights, GPT-2's, or another run's."""
     torch.manual_seed(args.seed)
-    return GPT(GPTConfig(vocab_size=vocab_size, n_layer=args.n_layer, n_head=args.n_head,
-                         n_embd=args.n_embd, dropout=args.dropout))
+    if args.init == "scratch":
+        tokenizer = data.Tokenizer.of(problems)
+        return GPT(GPTConfig(vocab_size=tokenizer.vocab_size, n_layer=args.n_layer, n_head=args.n_head,
+                             n_embd=args.n_embd, dropout=args.dropout)), tokenizer
+    if Path(args.init).is_dir():
+        gpt, tokenizer, *_ = open_run(args.init, "cpu")
+    else:
+        gpt, tokenizer = pretrained(args.init)
+        gpt.grow(like=tokenizer.encode("<<")[0], new=3)         # <bot>, <eot>, <pause>
+    model = GPT(replace(gpt.config, dropout=args.dropout))
+    model.load_state_dict(gpt.state_dict())
+    return model, tokenizer
+
+
+def pretrained(name):
+    """GPT-2 as it was published (gpt2, ..., or a file), and its tokenizer."""
+    try:
+        gpt, tokenizer = GPT.from_pretrained(name), data.Tokenizer()
+        if gpt.config.vocab_size != tokenizer.vocab_size - 3:
+            raise ValueError(f"{name} knows {gpt.config.vocab_size:,} words, not GPT-2's 50,257")
+    except (ValueError, OSError) as e:
+        raise ValueError(f"--init {name} needs GPT-2's weights, and its vocabulary in TIKTOKEN_CACHE_DIR or "
+                         f"from the network: {e} (--init scratch needs neither)") from None
+    return gpt, tokenizer
 
 
 def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
     """One pass over the training problems: `steps` batches, after `done` of the run's `total` steps."""
     gpt.train()
     every, clock, device = max(1, steps // LINES_PER_EPOCH), time.time(), gpt.wte.weight.device
-    for step, batch in enumerate(batches, start=1):
+    classifier = args.stop == "classifier"
+    for step, (words, micros) in enumerate(batches, start=1):
         factor = lr_factor(done, total, args.warmup, args.decay)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["peak_lr"] * factor
-        predicted = [int((micro.target >= 0).sum()) for micro in batch]
-        loss = 0.0                                  # the mean over the predicted tokens of the whole batch
-        for micro, n in zip(batch, predicted):
-            part = coconut.loss(gpt, micro.to(device), args.detach_thoughts) * (n / sum(predicted))
+        loss = torch.zeros((), device=device)       # the mean over the predicted tokens of the whole batch
+        for micro in micros:
+            share = int((micro.target >= 0).sum()) / words
+            part = coconut.loss(gpt, micro.to(device), args.detach_thoughts, classifier) * share
             part.backward()
             loss += part.detach()
+        for p in gpt.parameters() if WORLD > 1 else ():
+            p.grad = summed(torch.zeros_like(p) if p.grad is None else p.grad)
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -226,40 +300,43 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
         done += 1
         if step % every == 0:
             ms = 1000 * (time.time() - clock) / every
-            report("step", step=step, steps=steps, loss=loss.item(), norm=norm.item(), lr=args.lr * factor,
-                   ms=ms, rate=60_000 * args.batch_size / ms, eta=(total - done) * ms / 1000)
+            report("step", step=step, steps=steps, loss=summed(loss).item(), norm=norm.item(),
+                   lr=args.lr * factor, ms=ms, rate=60_000 * args.batch_size / ms, eta=(total - done) * ms / 1000)
             clock = time.time()
 
 
-def train(args, out, device, saved=None):
-    """All stages, epoch by epoch (paper: Method, Training Procedure). saved: the last.pt to go on from."""
+def train(args, out, device, gpt=None, saved=None):
+    """All stages, epoch by epoch (paper: Method, Training Procedure). gpt, saved: a last.pt to go on from."""
     sets = data.problem_sets(args)
-    tokenizer = data.Tokenizer.of(sets["train"])
     longest = max(len(p.steps) for p in sets["train"])
     args.stages = args.stages or longest                # K
-    last_stage = (args.stages + (longest > args.stages)) if METHODS[args.method][1] == "staged" else 0
-    gpt = new_model(args, tokenizer.vocab_size).to(device)
-    tokens = {split: tokenize(problems, tokenizer, gpt.config.block_size, args.c * args.stages, split)
+    last_stage = {"staged": args.stages + (longest > args.stages),
+                  "by token": args.icot_all // args.icot_per_epoch + 1}.get(METHODS[args.method][1], 0)
+    if saved:
+        tokenizer = data.Tokenizer(saved["words"])
+        if args.init == "scratch" and saved["words"] != data.Tokenizer.of(sets["train"]).words:
+            raise ValueError(f"the problems of {args.dataset} are not those that {out} was begun with")
+    else:
+        gpt, tokenizer = first_model(args, sets["train"])
+    gpt = gpt.to(device)
+    tokens = {split: tokenize(problems, tokenizer, args, gpt.config.block_size, split)
               for split, problems in sets.items()}
     steps = -(-len(tokens["train"]) // args.batch_size)     # per epoch
 
     optimizers = make_optimizers(gpt, args)
-    begin, stage, best = 0, 0, -1
+    begin, best = 0, -1
     if saved:
-        if saved["words"] != tokenizer.words:
-            raise ValueError(f"the problems of {args.dataset} are not those that {out} was begun with")
-        gpt.load_state_dict(saved["model"])
         for optimizer, state in zip(optimizers, saved["optimizers"]):
             optimizer.load_state_dict(state)
-        begin, stage, best = saved["epoch"], saved["stage"], saved["best"]
+        begin, best = saved["epoch"], saved["best"]
     out.mkdir(parents=True, exist_ok=True)
-    log = open(out / "log.jsonl", "a")
-    log.truncate(min(log.tell(), saved["log_size"] if saved else 0))    # drop the lines of an epoch cut off
+    log = open(os.devnull if RANK else out / "log.jsonl", "a")          # only the first process writes
+    if not RANK:
+        log.truncate(min(log.tell(), saved["log_size"] if saved else 0))    # the lines of an epoch cut off
     size = sum(p.numel() for p in gpt.parameters())
     print(f"{args.method} on {args.dataset}: {len(tokens['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {last_stage}, epochs {begin + 1} to {args.epochs}, {device}, into {out}", flush=True)
-
-    if stage_at(args.epochs - 1, args.epochs_first, args.epochs_per_stage, last_stage) < last_stage:
+    if stage_at(args.epochs - 1, args, last_stage) < (last_stage, 0):
         print(f"note: {args.epochs} epochs end before the last stage: see --epochs and --epochs_per_stage")
 
     def report(kind, **values):
@@ -270,19 +347,23 @@ def train(args, out, device, saved=None):
 
     started = time.time() - (saved["seconds"] if saved else 0.0)
     for epoch in range(begin, args.epochs):
-        previous, stage = stage, stage_at(epoch, args.epochs_first, args.epochs_per_stage, last_stage)
-        if stage != previous:
+        stage, fewer = stage_at(epoch, args, last_stage)
+        previous = stage_at(max(0, epoch - 1), args, last_stage)
+        if (stage, fewer) != previous:
             best = -1           # best.pt is of the newest stage: earlier ones, which write, may score higher
-            if args.reset_optimizer:
-                optimizers = make_optimizers(gpt, args)
+        if stage != previous[0] and args.reset_optimizer:
+            optimizers = make_optimizers(gpt, args)
         # Every epoch seeds its own randomness, so a resumed run goes on exactly as an undisturbed one.
-        torch.manual_seed(args.seed * 1_000_003 + epoch)
+        torch.manual_seed((args.seed * 1_000_003 + epoch) * WORLD + RANK)
         rng, easy = random.Random(f"{args.seed} {epoch}"), epoch < args.easy_epochs
-        shuffled = batches(tokens["easy" if easy else "train"], tokenizer, args, stage, rng, alike=easy)
+        chosen = tokens["easy" if easy else "train"]
+        shuffled = batches(chosen, tokenizer, args, stage, fewer, rng, alike=easy)
         train_epoch(gpt, optimizers, shuffled, steps, epoch * steps, args.epochs * steps, args, report)
 
-        result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage)
+        result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage, fewer)
         report("valid", **result, seconds=time.time() - started)
+        if RANK:
+            continue
         about = dict(args=vars(args), words=tokenizer.words, stage=stage, last_stage=last_stage,
                      epoch=epoch + 1)
         if result["correct"] >= best:
@@ -316,7 +397,7 @@ def test(args, out, device):
     words = set(data.Tokenizer.of(problems).words)
     if len(words - set(tokenizer.words)) > len(words) / 2:
         raise ValueError(f"most words of {args.dataset} are new to {out}: it was trained on other problems")
-    tokens = tokenize(problems, tokenizer, gpt.config.block_size, run.c * run.stages, "test")
+    tokens = tokenize(problems, tokenizer, run, gpt.config.block_size, "test")
     result, mistakes = evaluate(gpt, tokenizer, problems, tokens, run, stage)
     for problem, text in mistakes[:5]:
         said = data.visible(" / ".join(text.splitlines())[:100])
@@ -339,7 +420,7 @@ def parse(argv=None):
         description=__doc__.split("\n\n")[0], formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="\n".join(["Defaults that depend on --setting and --dataset:", *rows]))
     add = parser.add_argument
-    add("--dataset", help="prontoqa, prosqa, or a folder of problems in official format (default: prosqa)")
+    add("--dataset", help="prontoqa, prosqa, gsm8k, or a folder in official format (default: prosqa)")
     add("--method", choices=METHODS, default="coconut", help="a row of the table METHODS (default: coconut)")
     add("--setting", choices=SETTINGS, default="quick", help="which table of defaults (default: quick)")
     # the curriculum
@@ -351,8 +432,14 @@ def parse(argv=None):
     add("--easy_epochs", type=number(int, 0), help="ProntoQA: epochs of easier problems (results/quick.md)")
     add("--mix", type=share, help="share of batches of a random stage up to the current one")
     add("--detach_thoughts", action="store_true", help="stop gradients between thoughts, for comparison")
+    add("--c_ramp", action="store_true", help="let a stage's c thoughts come one by one, an epoch each")
+    add("--stop", choices=("constant", "classifier"), default="constant",
+        help="when a problem stops thinking: after K * c thoughts (default), or when a classifier says so")
+    add("--icot_per_epoch", type=count, default=8, help="iCoT: tokens removed with every epoch (default: 8)")
+    add("--icot_all", type=count, default=39, help="iCoT: beyond so many all are removed (default: 39)")
     data.add_problem_flags(parser)
     # the model
+    add("--init", help="scratch, gpt2 (-medium, -large, -xl), its pytorch_model.bin, or the folder of a run")
     add("--n_layer", type=count, help="transformer blocks")
     add("--n_head", type=count, help="attention heads")
     add("--n_embd", type=count, help="width")
@@ -367,6 +454,7 @@ def parse(argv=None):
     add("--weight_decay", type=rate, help="weight decay of both optimizers")
     add("--reset_optimizer", action=argparse.BooleanOptionalAction, help="a new optimizer at every stage")
     # the run
+    add("--max_new_tokens", type=count, help="tokens to write, at most, in evaluation")
     add("--seed", type=number(int, 0), default=0, help="seed of weights and order (default: 0)")
     add("--device", default="auto", help="cpu, cuda, mps, or auto, the best there is (default: auto)")
     add("--out", help="the run's folder (default: runs/DATASET-METHOD-seedSEED)")
@@ -378,12 +466,19 @@ def parse(argv=None):
 
 def complete(args):
     """Fill what is still open from the setting's table. A folder takes ProsQA's, and has its own problems."""
-    generated = args.dataset in data.GENERATORS
-    for flag, value in SETTINGS[args.setting][args.dataset if generated else "prosqa"].items():
+    generated, table = args.dataset in data.GENERATORS, SETTINGS[args.setting]
+    if args.dataset == "gsm8k" and "gsm8k" not in table:
+        raise ValueError("gsm8k is for a model that knows words: add --setting paper")
+    given = [flag for flag in ("n_layer", "n_head", "n_embd") if vars(args)[flag] is not None]
+    for flag, value in table[args.dataset if args.dataset in table else "prosqa"].items():
         if vars(args)[flag] is None and (generated or flag not in data.PROBLEM_FLAGS):
             setattr(args, flag, value)
+    if args.init != "scratch" and given:
+        raise ValueError(f"--init {args.init} has its own shape: leave out --{given[0]}")
     if args.n_embd % args.n_head:
         raise ValueError(f"--n_embd {args.n_embd} is no multiple of --n_head {args.n_head}")
+    if METHODS[args.method] != ("thought", "staged") and (args.stop == "classifier" or args.c_ramp):
+        raise ValueError(f"--stop and --c_ramp are for --method coconut, not {args.method}: leave them out")
 
 
 def pick_device(name):
@@ -400,25 +495,31 @@ def pick_device(name):
 def main(argv=None):
     args = parse(argv)
     device = pick_device(args.device)
+    if WORLD > 1:                               # several processes: all compute, the first one speaks
+        device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+        dist.init_process_group("nccl" if "cuda" in device else "gloo")
+        sys.stdout = open(os.devnull, "w") if RANK else sys.stdout
     if args.eval_only:
         if not args.out:
             raise ValueError("--eval_only needs --out, the folder of the run to test")
         return test(args, Path(args.out), device)
     out = Path(args.out or f"runs/{Path(args.dataset or 'prosqa').name}-{args.method}-seed{args.seed}")
-    args.out, saved = str(out), None
+    args.out, gpt, saved = str(out), None, None
     if (out / "last.pt").exists():
         if not args.resume:
             raise ValueError(f"{out} holds a run already: add --resume to go on, or choose another --out")
-        _, saved = coconut.load(out / "last.pt", device)
+        gpt, saved = coconut.load(out / "last.pt", device)
         refuse_other_run(args, saved["args"])
     elif args.resume:
         print(f"no checkpoint in {out} yet: starting anew")
     if args.dataset is None:
         args.dataset = "prosqa"
     complete(args)
-    train(args, out, device, saved)
+    train(args, out, device, gpt, saved)
+    if WORLD > 1:
+        dist.barrier()                          # until best.pt is written
     record = test(args, out, device)
-    with open(out / "log.jsonl", "a") as log:
+    with open(os.devnull if RANK else out / "log.jsonl", "a") as log:
         print(json.dumps(record), file=log)
 
 

@@ -137,7 +137,7 @@ def test_loss_covers_the_language_part_and_nothing_else(gpt, ragged):
 
 
 def test_generating_one_by_one_and_in_a_batch_gives_the_same_tokens(gpt, ragged):
-    together, _ = generate(gpt, collate(ragged), EOS, 12)
+    together, _, _ = generate(gpt, collate(ragged), EOS, 12)
     alone = [generate(gpt, collate([s]), EOS, 12)[0][0] for s in ragged]
     assert together == alone and len({tuple(row) for row in alone}) > 1
 
@@ -155,7 +155,7 @@ def test_generating_is_greedy_by_the_definition(gpt, ragged):
 def test_generation_stops_at_end_of_text(gpt, ragged):
     likely = generate(gpt, collate(ragged), EOS, 12)[0][0]
     stop = likely[3]                                            # let a token that the model writes be the end of text
-    rows, _ = generate(gpt, collate(ragged), stop, 12)
+    rows, _, _ = generate(gpt, collate(ragged), stop, 12)
     assert rows[0] == likely[:likely.index(stop) + 1]
     assert all(stop not in row[:-1] for row in rows)
 

@@ -300,7 +300,7 @@ def test_problems_come_back_from_files_of_either_naming_as_they_were(tmp_path, p
 
 
 @pytest.mark.parametrize("files", [
-    [], ["test.json", "a_test.json"], ["a_test.json", "b_test.json"], ["contest.json", "test.txt"]])
+    [], ["test.json", "a_test.json"], ["a_test.json", "b_test.json"], ["contest.json", "test.md"], ["test.txt", "a_test.json"]])
 def test_a_folder_with_two_candidates_or_none_is_refused_in_one_line(tmp_path, files):
     for file in files:
         write(make("prontoqa", 1), tmp_path / file)
@@ -401,7 +401,7 @@ def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
                                         ("thought", 9, 4): (question + [bot], 4, [eot] + answer),
                                         ("pause", 1, 2): (question + [bot, pause, pause], 0, [eot] + second + answer),
                                         (None, 1, 0): (question[:-1], 0, [10] + second + answer)}.items():
-        s = encode(tokens, small, filler, skip, n)
+        s = encode(tokens, small, filler, sum(map(len, tokens.steps[:skip])), n)
         assert (s.question, s.thoughts, s.language) == expected, (filler, skip, n)
 
 
@@ -409,7 +409,8 @@ def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
 def test_the_loss_is_on_the_remaining_steps_the_answer_and_the_end_of_text_and_padding_stands_on_the_right(
         tokenizer, mixed, filler, n):
     cases = [(p, skip) for p in mixed[::10] for skip in range(len(p.steps) + 3)]            # beyond the last step too
-    batch = collate([encode(Tokens.of(p, tokenizer), tokenizer, filler, skip, n) for p, skip in cases])
+    cut = [(Tokens.of(p, tokenizer), skip) for p, skip in cases]
+    batch = collate([encode(t, tokenizer, filler, sum(map(len, t.steps[:skip])), n) for t, skip in cut])
     fillers = {None: [], "pause": [tokenizer.bot] + n * [tokenizer.pause], "thought": [tokenizer.bot]}[filler]
     shapes = set()
     for (p, skip), question, length, thoughts, language, target in zip(cases, *(x.tolist() for x in vars(batch).values())):

@@ -17,6 +17,7 @@ import coconut
 import data
 import sample
 import train
+from gpt import GPT, GPTConfig
 
 ROOT = Path(__file__).parent.parent
 TINY = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 "
@@ -45,11 +46,37 @@ def finished(tmp_path_factory):
 
 def test_schedule_of_coconut_is_the_papers_table():
     """c = 2, K = 3, a problem of 4 steps: GSM8K's stages, the last of which removes what is left."""
-    assert [train.schedule("coconut", s, 4, 2, 3) for s in range(5)] == [(0, 0), (1, 2), (2, 4), (3, 6), (4, 6)]
+    assert [train.schedule(settings(c=2), s, [1, 2, 4, 8]) for s in range(5)] == [(0, 0), (1, 2), (3, 4), (7, 6), (15, 6)]
 
 
 def test_a_short_problem_gets_as_many_thoughts_as_a_long_one():
-    assert train.schedule("coconut", 3, 2, 1, 6) == (2, 3) and train.schedule("coconut", 6, 2, 1, 6) == (2, 6)
+    assert [train.schedule(settings(stages=6), s, [5, 5]) for s in (3, 6)] == [(10, 3), (10, 6)]
+
+
+def test_with_the_classifier_every_problem_gets_its_own_number_of_thoughts_and_at_test_time_the_most():
+    args = settings(stages=6, c=2, stop="classifier")
+    assert [train.schedule(args, s, [5, 5, 5]) for s in (0, 2, 6)] == [(0, 0), (10, 4), (15, 6)]
+    assert [train.schedule(args, s, [5, 5, 5], most=True) for s in (0, 2, 6)] == [(0, 0), (10, 4), (15, 12)]
+
+
+def test_icot_removes_tokens_from_the_left_and_at_last_all(some):
+    """8 more every epoch, all beyond 39 (Deng et al. 2024); in training at times one or two more."""
+    _, tokenizer, tokens = some
+    args = settings(method="icot", batch_size=40)
+    assert [train.schedule(args, s, [30, 30]) for s in range(7)] == [(8 * s, 0) for s in range(5)] + [(60, 0)] * 2
+    assert [train.stage_at(e, args, 5) for e in range(8)] == [(min(e, 5), 0) for e in range(8)]
+    whole, cut = (rows(train.batches(tokens, tokenizer, args, s)) for s in (0, 1))
+    assert [w[1][8:] for w in whole] == [c[1] for c in cut] and all(n == 0 for _, _, n in cut)
+    extra = [len(w[1]) - 8 - len(c[1]) for e in range(100) for w, c in
+             zip(sorted(whole), sorted(rows(train.batches(tokens, tokenizer, args, 1, rng=random.Random(e)))))]
+    assert [extra.count(o) / 4000 for o in range(3)] == pytest.approx([0.982, 0.018, 0.0003], abs=0.006) and min(extra) == 0
+
+
+def test_a_ramp_adds_the_thoughts_of_a_stage_one_by_one():
+    args = settings(c=3, stages=2, c_ramp=True, epochs_first=1, epochs_per_stage=3)
+    thoughts = [train.schedule(args, stage, [5, 5, 5], fewer)[1] for stage, fewer in
+                (train.stage_at(e, args, 3) for e in range(9))]
+    assert thoughts == [0, 1, 2, 3, 4, 5, 6, 6, 6]
 
 
 @pytest.mark.parametrize("method, stage0, last", [
@@ -57,24 +84,29 @@ def test_a_short_problem_gets_as_many_thoughts_as_a_long_one():
     ("no_curriculum", (3, 6), (3, 6)), ("no_thought", (0, 0), (3, 0)), ("pause_as_thought", (0, 0), (3, 6))])
 def test_methods_are_the_papers_grid(method, stage0, last):
     """(steps removed, fillers) of a 3-step problem, c = 2, K = 3, in the first and the last stage."""
-    assert (train.schedule(method, 0, 3, 2, 3), train.schedule(method, 3, 3, 2, 3)) == (stage0, last)
+    args = settings(method=method, c=2)
+    assert (train.schedule(args, 0, [1, 1, 1]), train.schedule(args, 3, [1, 1, 1])) == (stage0, last)
 
 
 def test_papers_settings_are_the_papers():
     """Paper: Experiments, Setup; the sizes of the official data."""
-    for dataset, c, K_epochs, sizes in (("prontoqa", 1, (50, 5, 5), (9000, 200, 800)), ("prosqa", 1, (50, 5, 5), (17886, 300, 500))):
+    for dataset, c, K_epochs, sizes, longest in (
+            ("prontoqa", 1, (50, 5, 5), (9000, 200, 800), 128), ("prosqa", 1, (50, 5, 5), (17886, 300, 500), 128), ("gsm8k", 2, (50, 6, 3), None, 64)):
         row = train.SETTINGS["paper"][dataset]
         assert (row["epochs"], row["epochs_first"], row["epochs_per_stage"]) == K_epochs and row["c"] == c
-        assert tuple(row[f"{split}_size"] for split in data.SPLITS) == sizes == data.PAPER_SIZES[dataset]
+        assert row["max_new_tokens"] == longest and row["init"] == "gpt2"
+        assert sizes is None or tuple(row[f"{split}_size"] for split in data.SPLITS) == sizes == data.PAPER_SIZES[dataset]
         assert (row["n_layer"], row["n_head"], row["n_embd"], row["dropout"]) == (12, 12, 768, 0.1)
         assert (row["batch_size"], row["lr"], row["weight_decay"], row["muon_lr"], row["mix"]) == (128, 1e-4, 0.01, 0.0, 0.0)
         assert row["reset_optimizer"] and not row["easy_epochs"] and not row["warmup"] and not row["decay"]
-    assert train.SETTINGS["paper"]["prontoqa"]["hops"] == 5
+    assert train.SETTINGS["paper"]["prontoqa"]["hops"] == 5 and train.SETTINGS["paper"]["gsm8k"]["stages"] == 3
     assert [train.SETTINGS["paper"]["prosqa"][k] for k in ("nodes", "min_steps", "max_steps")] == [28, 3, 6]
 
 
 def test_stages_follow_the_epochs():
-    assert [train.stage_at(e, 2, 3, 2) for e in range(10)] == [0, 0, 1, 1, 1, 2, 2, 2, 2, 2]
+    args = settings(epochs_first=2, epochs_per_stage=3)
+    assert [train.stage_at(e, args, 2) for e in range(10)] == [(s, 0) for s in (0, 0, 1, 1, 1, 2, 2, 2, 2, 2)]
+    assert train.stage_at(0, settings(epochs_first=0, epochs_per_stage=3), 2) == (1, 0)
 
 
 @pytest.fixture
@@ -85,13 +117,14 @@ def some():
 
 
 def settings(**other):
-    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0) | other)
+    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0, stop="constant",
+                            c_ramp=False, icot_per_epoch=8, icot_all=39) | other)
 
 
 def rows(batches):
     """(question, target, thoughts) of every example in the batches, as lists without padding."""
     return [(tuple(q[:n].tolist()), tuple(i for i in t.tolist() if i >= 0), k.item())
-            for batch in batches for micro in batch
+            for _, micros in batches for micro in micros
             for q, n, t, k in zip(micro.question, micro.length, micro.target, micro.thoughts)]
 
 
@@ -109,7 +142,7 @@ def test_stage_k_replaces_the_first_k_steps(some):
 def test_mixing_trains_earlier_stages_at_the_given_rate(some):
     _, tokenizer, tokens = some
     rng = random.Random(0)
-    thoughts = [k for _ in range(200) for _, _, k in rows(train.batches(tokens, tokenizer, settings(mix=0.4), 3, rng))]
+    thoughts = [k for _ in range(200) for _, _, k in rows(train.batches(tokens, tokenizer, settings(mix=0.4), 3, 0, rng))]
     share = [thoughts.count(n) / len(thoughts) for n in range(4)]
     assert share == pytest.approx([0.1, 0.1, 0.1, 0.7], abs=0.03)
 
@@ -117,26 +150,27 @@ def test_mixing_trains_earlier_stages_at_the_given_rate(some):
 @pytest.mark.parametrize("alike", [False, True])
 def test_every_epoch_sees_every_problem_once_in_another_order(some, alike):
     _, tokenizer, tokens = some
-    one, two = (rows(train.batches(tokens, tokenizer, settings(), 0, random.Random(e), alike)) for e in (1, 2))
+    one, two = (rows(train.batches(tokens, tokenizer, settings(), 0, 0, random.Random(e), alike)) for e in (1, 2))
     assert sorted(one) == sorted(two) == sorted(rows(train.batches(tokens, tokenizer, settings(), 0))) and one != two
 
 
 def test_alike_batches_hold_questions_of_like_length(some):
     _, tokenizer, tokens = some
     spread = [sum(max(m.length.max() for m in b) - min(m.length.min() for m in b)
-                  for b in train.batches(tokens, tokenizer, settings(), 0, random.Random(0), alike)) for alike in (False, True)]
+                  for _, b in train.batches(tokens, tokenizer, settings(), 0, 0, random.Random(0), alike)) for alike in (False, True)]
     assert spread[1] < 0.4 * spread[0]
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
     """Also where the pieces predict different numbers of tokens, as here, where every third problem has lost a step."""
-    _, tokenizer, tokens = some
+    problems, _, tokens = some
     tokens = [data.Tokens(t.question, t.steps[i % 3 == 0:], t.answer) for i, t in enumerate(tokens)]
     grads = []
     for micro_batch in (40, 7):
         args = settings(batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0,
-                        detach_thoughts=False, lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0)
-        gpt = train.new_model(args, tokenizer.vocab_size).double()
+                        detach_thoughts=False, init="scratch", lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0)
+        gpt, tokenizer = train.first_model(args, problems)
+        gpt = gpt.double()
         optimizer, = train.make_optimizers(gpt, args)
         optimizer.zero_grad = lambda: None
         train.train_epoch(gpt, [optimizer], train.batches(tokens, tokenizer, args, 2), 1, 0, 1, args,
@@ -154,7 +188,7 @@ def test_learning_rate_warms_up_stays_and_falls():
 
 
 def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest():
-    gpt = train.new_model(Namespace(seed=0, n_layer=2, n_head=2, n_embd=16, dropout=0.0), 50)
+    gpt = GPT(GPTConfig(vocab_size=50, n_layer=2, n_head=2, n_embd=16))
     adamw, muon = train.make_optimizers(gpt, Namespace(lr=1e-3, muon_lr=0.02, weight_decay=0.0))
     assert sum(len(g["params"]) for g in muon.param_groups) == 2 * 4
     assert sum(len(g["params"]) for o in (adamw, muon) for g in o.param_groups) == len(list(gpt.parameters()))
@@ -271,7 +305,7 @@ def test_evaluation_counts_the_problems_whose_answer_is_right(finished, monkeypa
     tokens = [data.Tokens.of(p, tokenizer) for p in problems]
     texts = iter(["### " + problems[i - i % 2].answer for i in range(8)])
     monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: (
-        [tokenizer.encode(next(texts)) + [tokenizer.eos] for _ in batch.length], None))
+        [tokenizer.encode(next(texts)) + [tokenizer.eos] for _ in batch.length], None, batch.thoughts))
     result, mistakes = train.evaluate(gpt, tokenizer, problems, tokens, args, stage)
     assert (result["correct"], result["total"]) == (4, 8)
     assert [p for p, _ in mistakes] == problems[1::2] and mistakes[0][1] == "### " + problems[0].answer
@@ -381,6 +415,6 @@ def test_sample_says_right_where_it_is_and_wrong_where_not(finished, capsys, mon
 
 
 def test_sample_answers_a_question_of_your_own(finished, capsys, monkeypatch):
-    monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16)))
+    monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16), batch.thoughts))
     sample.main([str(finished), "--question", "Alex is a bompus. Is Alex a bompus or a teapot?"])
     assert capsys.readouterr().out.splitlines()[1] == "written    Is Alex"
