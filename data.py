@@ -244,7 +244,7 @@ def read(path):
     except (ValueError, RecursionError) as e:
         raise ValueError(f"{path} is not JSON or UTF-8 text: {e}") from None
     if items is None:
-        line = re.compile(r"(.*\S.*?)\|\|(.*)####(.*\S.*)")
+        line = re.compile(r"\s*(\S.*?)\|\|(.*)####\s*(\S.*)")
         found = [line.fullmatch(row) for row in text.rstrip().split("\n")]
         wrong = [str(n) for n, match in enumerate(found, 1) if not match]
         if wrong:

@@ -300,8 +300,8 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
         done += 1
         if step % every == 0:
             ms = 1000 * (time.time() - clock) / every
-            report("step", step=step, steps=steps, loss=summed(loss).item(), norm=norm.item(),
-                   lr=args.lr * factor, ms=ms, rate=60_000 * args.batch_size / ms, eta=(total - done) * ms / 1000)
+            report("step", step=step, steps=steps, loss=summed(loss).item(), norm=norm.item(), ms=ms,
+                   lr=args.lr * factor, rate=60_000 * args.batch_size / ms, eta=(total - done) * ms / 1000)
             clock = time.time()
 
 
