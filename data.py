@@ -327,7 +327,11 @@ class Tokenizer:
     def __init__(self, words=None):
         self.words = words
         if words is None:
-            gpt2 = tiktoken.get_encoding("gpt2")
+            try:
+                gpt2 = tiktoken.get_encoding("gpt2")
+            except OSError as e:
+                raise ValueError(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}): put "
+                                 "tiktoken's copy into a folder and set TIKTOKEN_CACHE_DIR to it") from None
             pattern, ranks = gpt2._pat_str, gpt2._mergeable_ranks
         else:
             tokens = [bytes([i]) for i in range(256)] + [word.encode() for word in words]

@@ -54,7 +54,7 @@ def download(url, name, sha256=None):
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
         except (OSError, RuntimeError) as e:
-            raise ValueError(f"{url} could not be had ({e}): download it yourself to {path}") from None
+            raise ValueError(f"{url} could not be fetched ({e}): put a copy at {path}") from None
     return path
 
 
@@ -171,7 +171,7 @@ class GPT(nn.Module):
             gpt.load_state_dict(weights)            # its message lists what does not fit
         except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, AttributeError,
                 UnpicklingError) as e:
-            why = "no file of tensors" if isinstance(e, UnpicklingError) else " ".join(str(e).split())
+            why = "it is no file of tensors" if isinstance(e, UnpicklingError) else " ".join(str(e).split())
             raise ValueError(f"{path} does not hold a GPT-2: {why}") from None
         return gpt
 

@@ -7,6 +7,7 @@ words it is close to.
     python sample.py RUN                    some test problems of the run, each thought in words
     python sample.py RUN --question "..."   a question of your own
     python sample.py RUN --thoughts 1       with another number of thoughts than the run was trained for
+    python sample.py --init gpt2 --prompt "..."     no thoughts: the official GPT-2 continues a text
 """
 
 import argparse
@@ -39,15 +40,31 @@ def ask(gpt, tokenizer, problem, run, stage, thoughts=None, top=5):
     return tokenizer.decode([i for i in written[0] if i != tokenizer.eos]), words
 
 
+def continue_text(gpt, tokenizer, prompt, length):
+    """What follows a text, the most probable token each time: the quickest check that weights are right."""
+    ids = [tokenizer.eos] + tokenizer.encode(prompt)            # GPT-2 learned that a text follows <eos>
+    batch = data.collate([data.Sequence(ids[:-1], 0, ids[-1:] + [tokenizer.eos])])
+    written, _, _ = coconut.generate(gpt.eval(), batch.to(gpt.wte.weight.device), tokenizer.eos, length)
+    return tokenizer.decode(written[0])
+
+
 def main(argv=None):
     parser = data.Parser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("run", help="the run's folder (its best.pt is asked), or a checkpoint file")
+    parser.add_argument("run", nargs="?", help="the run's folder (its best.pt is asked), or a checkpoint")
     parser.add_argument("--question", help="ask this instead of test problems")
     parser.add_argument("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     parser.add_argument("--n", type=data.number(int, 1), default=3, help="test problems to ask (default: 3)")
+    parser.add_argument("--init", help="in place of a run: gpt2 (-medium, -large, -xl), or a copy of it")
+    parser.add_argument("--prompt", help="with --init: the text to continue, by 50 tokens")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
-    gpt, tokenizer, run, stage, _ = train.open_run(args.run, train.pick_device(args.device))
+    device = train.pick_device(args.device)
+    if bool(args.run) == bool(args.init) or bool(args.init) != bool(args.prompt):
+        raise ValueError("name a run to ask, or --init gpt2 with a --prompt to continue")
+    if args.init:
+        gpt, tokenizer = train.pretrained(args.init)
+        return print(args.prompt + continue_text(gpt.to(device), tokenizer, args.prompt, 50))
+    gpt, tokenizer, run, stage, _ = train.open_run(args.run, device)
     if args.thoughts and train.METHODS[run.method][0] is None:
         raise ValueError(f"{args.run} was trained by {run.method}, without thoughts: leave --thoughts out")
     if args.question is not None:

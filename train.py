@@ -268,11 +268,10 @@ def pretrained(name):
     """GPT-2 as it was published (gpt2, ..., or a file), and its tokenizer."""
     try:
         gpt, tokenizer = GPT.from_pretrained(name), data.Tokenizer()
-        if gpt.config.vocab_size != tokenizer.vocab_size - 3:
-            raise ValueError(f"{name} knows {gpt.config.vocab_size:,} words, not GPT-2's 50,257")
-    except (ValueError, OSError) as e:
-        raise ValueError(f"--init {name} needs GPT-2's weights, and its vocabulary in TIKTOKEN_CACHE_DIR or "
-                         f"from the network: {e} (--init scratch needs neither)") from None
+    except ValueError as e:
+        raise ValueError(f"--init {name}: {e}; or take random weights: --init scratch") from None
+    if gpt.config.vocab_size != tokenizer.vocab_size - 3:
+        raise ValueError(f"--init {name}: it has {gpt.config.vocab_size} words, not GPT-2's vocabulary")
     return gpt, tokenizer
 
 
@@ -395,7 +394,7 @@ def test(args, out, device):
         args = argparse.Namespace(**vars(run) | given)
     problems = data.problem_sets(args, ("test",))["test"]
     words = set(data.Tokenizer.of(problems).words)
-    if len(words - set(tokenizer.words)) > len(words) / 2:
+    if tokenizer.words and len(words - set(tokenizer.words)) > len(words) / 2:
         raise ValueError(f"most words of {args.dataset} are new to {out}: it was trained on other problems")
     tokens = tokenize(problems, tokenizer, run, gpt.config.block_size, "test")
     result, mistakes = evaluate(gpt, tokenizer, problems, tokens, run, stage)
