@@ -101,8 +101,8 @@ def loss(gpt, batch, detach=False, stop=False):
     value = F.cross_entropy(gpt.logits(hidden[predicted]), batch.target[predicted])
     if stop and chain.size(1):
         left = batch.thoughts[:, None] - 1 - torch.arange(chain.size(1), device=chain.device)   # (B, N)
-        scores = stop_scores(gpt, chain, batch.language[0, 0])
-        value = value + F.binary_cross_entropy_with_logits(scores[left >= 0], (left[left >= 0] == 0).float())
+        scores, real = stop_scores(gpt, chain, batch.language[0, 0]), left >= 0
+        value = value + F.binary_cross_entropy_with_logits(scores[real], (left[real] == 0).to(scores.dtype))
     return value
 
 

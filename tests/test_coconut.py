@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import coconut
-from coconut import explicit_forward, generate, loss, speak, think
+from coconut import explicit_forward, generate, loss, speak, stop_scores, think
 from data import Sequence, collate
 from gpt import GPT, GPTConfig
 
@@ -232,3 +232,33 @@ def test_a_file_that_is_no_checkpoint_gets_one_line_and_runs_no_code(gpt, tmp_pa
     with pytest.raises(ValueError, match="m.pt is not a whole checkpoint") as e:
         coconut.load(path)
     assert "\n" not in str(e.value) and not (tmp_path / "pwned").exists()
+
+
+# ---- when to stop thinking
+
+def test_the_classifier_is_a_linear_head_and_its_loss_the_binary_cross_entropy_of_being_last(gpt, ragged):
+    batch = collate(ragged)
+    chain, _, _ = think(gpt, batch.question, batch.length, batch.thoughts)
+    assert torch.allclose(stop_scores(gpt, chain, EOT), gpt.logits(chain)[..., EOT])
+    said = [(p.log() if i == s.thoughts - 1 else (1 - p).log()) for s, row in zip(ragged, torch.sigmoid(stop_scores(gpt, chain, EOT)))
+            for i, p in enumerate(row[:s.thoughts])]
+    added = loss(gpt, collate(ragged), stop=True) - loss(gpt, collate(ragged))
+    assert len(said) == 11 and added.item() == pytest.approx(-sum(said).item() / 11, rel=1e-9)
+    none = collate([s for s in ragged if s.thoughts == 0])
+    assert loss(gpt, none, stop=True) == loss(gpt, none)
+
+
+def test_every_problem_of_a_batch_stops_where_its_own_classifier_says_or_at_the_cap(gpt, ragged):
+    """The same ids, problem by problem, as with so many thoughts from the start."""
+    batch, seen = collate([Sequence(s.question, 5, s.language) for s in ragged]), set()
+    for seed in (10, 12, 28):
+        torch.manual_seed(seed)
+        gpt.wte.weight.data[EOT] = torch.randn(16)
+        written, chain, taken = generate(gpt, batch, EOS, 12, stop=True)
+        for i, s in enumerate(ragged):
+            over = (stop_scores(gpt, chain[i], EOT) > 0).tolist()
+            own = over.index(True) + 1 if True in over else 5
+            alone = collate([Sequence(s.question, own, s.language)])
+            assert taken[i] == own and written[i] == generate(gpt, alone, EOS, 12)[0][0]
+            seen.add(own)
+    assert seen == {1, 2, 3, 4, 5}

@@ -1,11 +1,13 @@
 """gpt.py against GPT-2's equations, written out once more without any batching, cache or fused kernel."""
 
 import math
+import zipfile
+from pathlib import Path
 
 import pytest
 import torch
 
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, download
 
 
 @pytest.fixture
@@ -92,3 +94,81 @@ def test_random_weights_have_the_documented_spread():
     assert gpt.wte.weight.std().item() == pytest.approx(0.3, rel=0.05)
     near, far = gpt.wpe.weight[10] @ gpt.wpe.weight[11], gpt.wpe.weight[10] @ gpt.wpe.weight[60]
     assert near > 1.2 * far         # neighbouring positions start out related
+
+
+# ---- the official weights
+
+FIXTURES = Path(__file__).parent / "fixtures"      # made by make_gpt2.py there, with Hugging Face transformers
+
+
+@pytest.fixture
+def official():
+    return torch.load(FIXTURES / "gpt2_tiny.bin", weights_only=True)
+
+
+def test_weights_that_transformers_saved_give_its_logits():
+    expected = torch.load(FIXTURES / "gpt2_tiny.pt", weights_only=True)
+    gpt = GPT.from_pretrained(FIXTURES / "gpt2_tiny.bin", n_head=4).eval()
+    assert (gpt.config.vocab_size, gpt.config.block_size, gpt.config.n_layer, gpt.config.n_embd) == (70, 32, 2, 32)
+    hidden, _ = gpt(gpt.embed(expected["ids"]))
+    assert (gpt.logits(hidden) - expected["logits"]).abs().max() < 1e-5 and expected["logits"].abs().max() > 1
+
+
+def test_the_official_files_format_loads_too(official, tmp_path):
+    """The legacy file format, names without "transformer.", no head, and the causal masks among the weights."""
+    bare = {k.removeprefix("transformer."): v for k, v in official.items() if k != "lm_head.weight"}
+    bare |= {f"h.{i}.attn.bias": torch.ones(1, 1, 32, 32).tril() for i in range(2)}
+    torch.save(bare, tmp_path / "legacy.bin", _use_new_zipfile_serialization=False)
+    assert not zipfile.is_zipfile(tmp_path / "legacy.bin")
+    one, two = GPT.from_pretrained(FIXTURES / "gpt2_tiny.bin"), GPT.from_pretrained(tmp_path / "legacy.bin")
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters()))
+
+
+@pytest.mark.parametrize("change, says", [
+    (lambda w: w.pop("transformer.h.1.ln_2.bias"), 'Missing key(s) in state_dict: "h.1.ln_2.bias"'),
+    (lambda w: w.update({"transformer.extra": torch.zeros(2)}), 'Unexpected key(s) in state_dict: "extra"'),
+    (lambda w: w.update({"transformer.h.0.attn.c_attn.weight": torch.zeros(96, 32)}), "size mismatch for h.0.attn.c_attn.weight"),
+    (lambda w: w.pop("transformer.wte.weight"), "wte.weight"), (lambda w: w.update({"transformer.wte.weight": 3}), "does not hold a GPT-2")])
+def test_weights_that_do_not_fit_are_named_in_one_line(official, tmp_path, change, says):
+    change(official)
+    torch.save(official, tmp_path / "w.bin")
+    with pytest.raises(ValueError, match=r"\A.*does not hold a GPT-2.*\Z") as e:
+        GPT.from_pretrained(tmp_path / "w.bin")
+    assert says in str(e.value)
+
+
+def test_code_in_a_weight_file_never_runs(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+    torch.save({"wte.weight": Payload()}, tmp_path / "w.bin")
+    with pytest.raises(ValueError, match=r"\A.*no file of tensors\Z"):
+        GPT.from_pretrained(tmp_path / "w.bin")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_new_words_begin_as_a_known_one_and_padding_is_never_chosen():
+    gpt = GPT.from_pretrained(FIXTURES / "gpt2_tiny.bin", n_head=4).eval()
+    old = gpt.wte.weight.clone()
+    gpt.grow(like=7, new=3)
+    assert gpt.config.vocab_size == 128 == len(gpt.wte.weight) and gpt.wte.weight.requires_grad
+    assert torch.equal(gpt.wte.weight[:70], old) and torch.equal(gpt.wte.weight[70:73], old[[7, 7, 7]])
+    hidden, _ = gpt(gpt.embed(torch.arange(30).view(1, 30)))
+    scores = gpt.logits(hidden)
+    assert scores.argmax(-1).max() < 73 and (scores[..., 73:].amax(-1) < scores[..., :70].amax(-1)).all()
+
+
+def test_a_download_is_kept_and_a_failed_one_leaves_nothing(tmp_path, monkeypatch):
+    calls = []
+
+    def fetch(url, path, hash_prefix):
+        calls.append((url, hash_prefix))
+        if len(calls) == 1:
+            raise RuntimeError("invalid hash value")
+        Path(path).write_text("whole")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
+    with pytest.raises(ValueError, match=r"\Ahttps://x/y could not be fetched \(invalid hash value\): put a copy at .*kept\Z"):
+        download("https://x/y", "kept", "abc")
+    assert download("https://x/y", "kept", "abc").read_text() == "whole"
+    assert download("https://x/y", "kept", "abc").read_text() == "whole" and calls == [("https://x/y", "abc")] * 2
