@@ -468,13 +468,15 @@ def complete(args):
     generated, table = args.dataset in data.GENERATORS, SETTINGS[args.setting]
     if args.dataset == "gsm8k" and "gsm8k" not in table:
         raise ValueError("gsm8k is for a model that knows words: add --setting paper")
-    given = [flag for flag in ("n_layer", "n_head", "n_embd") if vars(args)[flag] is not None]
-    for flag, value in table[args.dataset if args.dataset in table else "prosqa"].items():
-        if vars(args)[flag] is None and (generated or flag not in data.PROBLEM_FLAGS):
+    row = table[args.dataset if args.dataset in table else "prosqa"]
+    args.init = args.init or row["init"]
+    for flag, value in row.items():
+        if flag in ("n_layer", "n_head", "n_embd") and args.init != "scratch":
+            if vars(args)[flag] is not None:
+                raise ValueError(f"--init {args.init} has its own shape: leave out --{flag}")
+        elif vars(args)[flag] is None and (generated or flag not in data.PROBLEM_FLAGS):
             setattr(args, flag, value)
-    if args.init != "scratch" and given:
-        raise ValueError(f"--init {args.init} has its own shape: leave out --{given[0]}")
-    if args.n_embd % args.n_head:
+    if args.init == "scratch" and args.n_embd % args.n_head:
         raise ValueError(f"--n_embd {args.n_embd} is no multiple of --n_head {args.n_head}")
     if METHODS[args.method] != ("thought", "staged") and (args.stop == "classifier" or args.c_ramp):
         raise ValueError(f"--stop and --c_ramp are for --method coconut, not {args.method}: leave them out")

@@ -1,6 +1,7 @@
 """The curriculum, the loop's promises (same seed same run, a killed run loses nothing), and one line for every mistake."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -11,6 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import tiktoken
 import torch
 
 import coconut
@@ -339,6 +341,117 @@ def test_counting_tokens_counts_thoughts_but_not_pauses(finished, tmp_path):
         made = [len(coconut.generate(gpt.eval(), b, tokenizer.eos, 128)[0][0]) for b in
                 (data.collate([data.encode(t, tokenizer, train.METHODS[args.method][0], 3, 3)]) for t in tokens)]
         assert result["tokens"] == fillers + sum(made) / len(made)
+
+
+# ---- where a run starts, GSM8K, the classifier, several processes
+
+GSM = "Tom has {} cows and buys 2. How many are there?||<<{}+2={}>> <<{}*1=x>> #### {:,}"
+GPT2_WORDS = [bytes([i]) for i in range(256)]
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """Stand-ins for what the network gives: GPT-2's vocabulary (here bytes and "<<"), its weights, GSM8K's files."""
+    ranks = {token: i for i, token in enumerate([*GPT2_WORDS, b"<<"])}
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: tiktoken.Encoding(
+        name, pat_str=r"<<|\n|[^\n<]+|<", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 257}))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    cache = tmp_path / "coconut"
+    cache.mkdir()
+    weights = GPT(GPTConfig(vocab_size=258, block_size=400, n_layer=1, n_head=1, n_embd=16)).state_dict()
+    torch.save({k: v.t().clone() if v.dim() == 2 and k.startswith("h.") else v for k, v in weights.items()}, cache / "gpt2-607a30d7.bin")
+    for split, size in ("train", 24), ("valid", 6), ("test", 6):
+        (cache / f"gsm8k-{split}.txt").write_text("".join(GSM.format(i, i, i + 2, i, i + 1000) + "\n" for i in range(size)))
+    return cache
+
+
+GSM_RUN = ("--dataset gsm8k --setting paper --batch_size 8 --epochs 3 --epochs_first 1 --epochs_per_stage 1 --stages 1 "
+           "--max_new_tokens 9 --device cpu --out").split()
+
+
+def test_gsm8k_trains_from_gpt2_and_another_run_from_that(offline, tmp_path, capsys):
+    train.main([*GSM_RUN, str(tmp_path / "one"), "--lr", "0"])
+    gpt, tokenizer, run, stage, last_stage = train.open_run(tmp_path / "one", "cpu")
+    start, _ = train.pretrained("gpt2")
+    assert (stage, last_stage, run.c, tokenizer.words) == (2, 2, 2, None)       # stage K + 1, for chains of more than K steps
+    assert torch.equal(gpt.wte.weight[:258], start.wte.weight) and gpt.config.vocab_size == 320
+    assert torch.equal(gpt.wte.weight[258:261], start.wte.weight[[256] * 3]) and tokenizer.pause == 260         # like "<<"
+    assert [r["total"] for r in records(tmp_path / "one") if r["kind"] == "test"] == [6]
+
+    train.main([*GSM_RUN, str(tmp_path / "two"), "--lr", "0", "--init", str(tmp_path / "one")])
+    two, _ = coconut.load(tmp_path / "two/last.pt")
+    assert all(torch.equal(a, b) for a, b in zip(gpt.parameters(), two.parameters()))
+    capsys.readouterr()
+    sample.main(["--init", "gpt2", "--prompt", "Two cows"])
+    assert capsys.readouterr().out.startswith("Two cows")
+
+
+def test_a_run_from_gpt2_resumes_without_it(offline, tmp_path, capsys):
+    train.main([*GSM_RUN, str(tmp_path / "whole")])
+    train.main([*GSM_RUN, str(tmp_path / "part")])
+    saved = torch.load(tmp_path / "part/last.pt", weights_only=True)
+    # The state after epoch 2 of 3: a run that was asked for 2, whose limit is then raised in its file.
+    shutil.rmtree(tmp_path / "part")
+    short = [x if x != "3" else "2" for x in GSM_RUN]
+    train.main([*short, str(tmp_path / "part")])
+    half = torch.load(tmp_path / "part/last.pt", weights_only=True)
+    half["args"]["epochs"] = 3
+    torch.save(half, tmp_path / "part/last.pt")
+    (offline / "gpt2-607a30d7.bin").unlink()
+    train.main([*GSM_RUN, str(tmp_path / "part"), "--resume"])
+    again = torch.load(tmp_path / "part/last.pt", weights_only=True)
+    assert again["epoch"] == 3 and all(torch.equal(again["model"][k], v) for k, v in saved["model"].items())
+
+
+def test_the_shape_of_given_weights_is_theirs(offline, tmp_path, capsys):
+    with pytest.raises(ValueError, match="--init gpt2 has its own shape: leave out --n_layer"):
+        train.main([*GSM_RUN, str(tmp_path / "run"), "--n_layer", "2"])
+    with pytest.raises(ValueError, match="gsm8k is for a model that knows words: add --setting paper"):
+        train.main(["--dataset", "gsm8k", "--out", str(tmp_path / "run")])
+
+
+def test_without_network_one_line_says_what_is_missing_and_what_to_do(offline, tmp_path, monkeypatch):
+    def no_network(*_, **__):
+        raise OSError("no route")
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    (offline / "gpt2-607a30d7.bin").unlink()
+    with pytest.raises(ValueError, match=r"\A--init gpt2: https://hug.*bin could not be fetched \(no route\): put a copy at .*gpt2-607a30d7.bin; or .*--init scratch\Z"):
+        train.main([*GSM_RUN, str(tmp_path / "run")])
+    monkeypatch.setattr(tiktoken, "get_encoding", no_network)
+    with pytest.raises(ValueError, match=r"\AGPT-2's vocabulary could not be fetched \(OSError\).*TIKTOKEN_CACHE_DIR[^\n]*\Z"):
+        data.Tokenizer()
+
+
+def test_a_run_with_the_classifier_reports_how_many_thoughts_it_took(tmp_path, capsys):
+    out = run(tmp_path / "stop", "--stop", "classifier", "--min_steps", "1", "--lr", "0.01")
+    result = records(out)[-1]
+    assert 1 <= result["thoughts"] <= 3 and 0 <= result["own_number"] <= 1
+    assert "thoughts, as many as steps * c in" in capsys.readouterr().out
+    gpt, tokenizer, args, stage, _ = train.open_run(out, "cpu")
+    problems = data.problem_sets(args, ("test",))["test"]
+    taken = [len(sample.ask(gpt, tokenizer, p, args, stage)[1]) for p in problems]
+    assert sum(taken) / len(taken) == pytest.approx(result["thoughts"])
+    steps = [len(p.steps) for p in problems]
+    assert sum(map(int.__eq__, taken, steps)) / len(taken) == pytest.approx(result["own_number"])
+
+
+@pytest.mark.parametrize("flag", ["--stop classifier", "--c_ramp"])
+def test_what_is_about_thoughts_is_refused_without_them(tmp_path, flag):
+    with pytest.raises(ValueError, match="are for --method coconut, not cot"):
+        train.main([*TINY, "--method", "cot", "--out", str(tmp_path / "run"), *flag.split()])
+
+
+def test_two_processes_are_one_with_the_same_batch(tmp_path):
+    """Losses to float32 rounding over the first 20 steps, and the same answers; 61 problems, so one share is shorter."""
+    command = [*TINY, "--dropout", "0", "--muon_lr", "0", "--train_size", "61", "--test_size", "9", "--n_layer", "2"]
+    one = run(tmp_path / "one", *command[len(TINY):])
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29511", "train.py",
+                    *command, "--out", str(tmp_path / "two")], cwd=ROOT, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    pairs = list(zip(records(one), records(tmp_path / "two"), strict=True))
+    assert len(pairs) == 5 * 5 + 1
+    for a, b in pairs:
+        assert a["loss"] == pytest.approx(b["loss"], rel=2e-6) and a.get("correct") == b.get("correct") and a.get("tokens") == b.get("tokens")
+    assert pairs[-1][0]["total"] == 9
 
 
 # ---- mistakes
