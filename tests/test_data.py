@@ -5,6 +5,7 @@ program and the 800 of the official ProsQA valid and test files. Seeds are fixed
 """
 
 import json
+import os
 import random
 import re
 import time
@@ -14,7 +15,7 @@ from statistics import mean, pstdev
 import pytest
 
 import data
-from data import Problem, Tokenizer, Tokens, answer_of, collate, encode, generate, grade, load, read, write
+from data import Problem, Tokenizer, Tokens, TokenSet, answer_of, collate, encode, generate, grade, load, read, write
 
 SIZES = {"train": 30, "valid": 20, "test": 10}
 
@@ -439,3 +440,58 @@ def test_only_a_problems_own_answer_grades_true(mixed):
         assert grade(p, after(p)) and grade(p, after(p, skip=9)) and grade(p, f"### {other}\n### {own}")
         for wrong in (f"### {other}", f"{after(p)}\n### {other}", "\n".join(p.steps), p.question, "", "###", f"### {own[:-1]}"):
             assert not grade(p, wrong), wrong
+
+
+# ---- GSM8K, GPT-2's vocabulary, problems kept in ids -----------------------------------------------------------------------
+
+def test_a_line_of_gsm8k_is_a_problem(tmp_path):
+    (tmp_path / "a.txt").write_text("John cuts grass.  Cost?||<<4-2=2>> <<2/.5=4>> #### 300\n  No chain?||#### 7\n\n")
+    assert read(tmp_path / "a.txt") == [Problem("John cuts grass.  Cost?", ["<<4-2=2>>", "<<2/.5=4>>"], "300"), Problem("No chain?", [], "7")]
+
+
+def test_malformed_lines_are_named_by_their_numbers(tmp_path):
+    good = "a?||<<1=1>> #### 1\n"
+    (tmp_path / "a.txt").write_text(good + "no bars #### 1\n" + good + "no answer||<<1=1>> ####  \n||x #### 1\n\n" + good)
+    with pytest.raises(ValueError, match=r"\A.*a.txt: 4 lines are not 'question\|\|steps #### answer': 2, 4, 5, 6\Z"):
+        read(tmp_path / "a.txt")
+    (tmp_path / "b.txt").write_text("x\n" * 30)
+    with pytest.raises(ValueError, match=r": 30 lines are not .*: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, \.\.\.\Z"):
+        read(tmp_path / "b.txt")
+
+
+def test_a_set_in_ids_gives_back_every_problems_tokens(tokenizer, mixed):
+    problems = [*mixed[:50], Problem("No steps?", [], "7")]
+    tokens = TokenSet.of(problems, tokenizer)
+    assert len(tokens) == 51 and list(tokens) == [Tokens.of(p, tokenizer) for p in problems] and tokens[50].steps == []
+
+
+def test_the_cache_is_used_and_made_anew_when_texts_or_words_or_format_change_or_it_is_broken(tokenizer, mixed, tmp_path, monkeypatch):
+    cache, made, of = tmp_path / "c.npz", [], Tokens.of
+    monkeypatch.setattr(Tokens, "of", lambda p, t: made.append(p) or of(p, t))
+
+    def builds(problems, tokenizer):
+        made.clear()
+        assert list(TokenSet.of(problems, tokenizer, cache)) == [of(p, tokenizer) for p in problems]
+        return len(made) > 0
+    some, less = mixed[:20], Tokenizer(tokenizer.words[:-1])
+    assert builds(some, tokenizer) and not builds(some, tokenizer)
+    assert builds([*some[:-1], Problem(some[-1].question, some[-1].steps, "other")], tokenizer)
+    assert builds(some, tokenizer) and builds(some, less) and not builds(some, less)
+    monkeypatch.setattr(TokenSet, "FORMAT", 2)
+    assert builds(some, less) and not builds(some, less)
+    for broken in (b"", b"PK\x03\x04", cache.read_bytes()[:200], cache.read_bytes()[:-200]):
+        cache.write_bytes(broken)
+        assert builds(some, less) and not builds(some, less)
+    assert os.listdir(tmp_path) == ["c.npz"]
+
+
+@pytest.mark.skipif("TIKTOKEN_CACHE_DIR" not in os.environ, reason="needs GPT-2's vocabulary: set TIKTOKEN_CACHE_DIR")
+def test_with_gpt2s_vocabulary_pieces_are_the_whole_and_questions_as_long_as_the_official_ones():
+    gpt2 = Tokenizer()
+    assert (gpt2.eos, gpt2.bot, gpt2.eot, gpt2.pause, gpt2.vocab_size) == (50256, 50257, 50258, 50259, 50260)
+    for name, length in (("prosqa", 357), ("prontoqa", 204.8)):
+        problems = make(name, 500)
+        tokens = [Tokens.of(p, gpt2) for p in problems]
+        assert [t.question + sum(t.steps, []) + t.answer for t in tokens] == [
+            gpt2.encode(f"{p.question}\n{after(p)}") + [gpt2.eos] for p in problems]
+        assert sum(len(t.question) for t in tokens) / 500 == pytest.approx(length, rel=0.02)
