@@ -181,19 +181,18 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
     gpt.eval()
     device, limit, stop = gpt.wte.weight.device, gpt.config.block_size, args.stop == "classifier"
     problems, tokens = problems[RANK::WORLD], [tokens[i] for i in range(RANK, len(tokens), WORLD)]
+    _, most = schedule(args, stage, [], fewer, most=True)
     loss, predicted, made, thought, own, texts = 0.0, 0, 0, 0, 0, []
-    for words, micros in batches(tokens, tokenizer, args, stage, fewer):
-        for batch in (micro.to(device) for micro in micros):
-            words = int((batch.target >= 0).sum())
-            loss, predicted = loss + coconut.loss(gpt, batch).item() * words, predicted + words
-            most = schedule(args, stage, [], fewer, most=True)[1] if stop else batch.thoughts
-            asked = replace(batch, thoughts=torch.zeros_like(batch.thoughts) + most)
-            room = limit - int((asked.length + asked.thoughts).max())
-            room = min(room, args.max_new_tokens)
-            written, _, taken = coconut.generate(gpt, asked, tokenizer.eos, room, stop)
-            made, thought = made + sum(map(len, written)) + int(taken.sum()), thought + int(taken.sum())
-            own += int((taken == batch.thoughts).sum())
-            texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
+    for batch in (micro.to(device) for _, micros in batches(tokens, tokenizer, args, stage, fewer)
+                  for micro in micros):
+        words = int((batch.target >= 0).sum())
+        loss, predicted = loss + coconut.loss(gpt, batch).item() * words, predicted + words
+        asked = replace(batch, thoughts=torch.full_like(batch.thoughts, most)) if stop else batch
+        room = min(args.max_new_tokens, limit - int((asked.length + asked.thoughts).max()))
+        written, _, taken = coconut.generate(gpt, asked, tokenizer.eos, room, stop)
+        made, thought = made + sum(map(len, written)) + int(taken.sum()), thought + int(taken.sum())
+        own += int((taken == batch.thoughts).sum())
+        texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
     mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
     counts = [loss, predicted, made, thought, own, len(problems), len(mistakes)]
     loss, predicted, made, thought, own, total, wrong = summed(torch.tensor(counts, device=device)).tolist()
