@@ -85,7 +85,7 @@ PAPER = dict(init="gpt2", c=1, epochs=50, epochs_first=5, epochs_per_stage=5, ea
              micro_batch=128, lr=1e-4, muon_lr=0.0, weight_decay=0.01, warmup=0, decay=0.0,
              max_new_tokens=128)
 QUICK = dict(init="scratch", c=1, easy_epochs=0, mix=0.3, reset_optimizer=False,
-             n_layer=4, n_head=4, n_embd=64, dropout=0.0, batch_size=64, micro_batch=32,
+             n_head=4, n_embd=64, dropout=0.0, batch_size=64, micro_batch=32,
              weight_decay=0.0, warmup=100, max_new_tokens=128)
 SETTINGS = {
     "paper": {
@@ -96,12 +96,12 @@ SETTINGS = {
     },
     "quick": {
         "prontoqa": QUICK | dict(hops=2, plain=True, train_size=20000, valid_size=200, test_size=800,
-                                 epochs=14, epochs_first=4, epochs_per_stage=2, easy_epochs=9,
-                                 lr=1.5e-3, muon_lr=0.01, decay=0.4),
-        "prosqa": QUICK | dict(nodes=8, names=8, min_steps=3, max_steps=3,
+                                 epochs=17, epochs_first=4, epochs_per_stage=2, easy_epochs=11,
+                                 n_layer=4, lr=1.5e-3, muon_lr=0.01, decay=0.75),
+        "prosqa": QUICK | dict(nodes=9, names=9, min_steps=3, max_steps=3,
                                train_size=20000, valid_size=300, test_size=500,
-                               epochs=17, epochs_first=4, epochs_per_stage=3,
-                               lr=3e-3, muon_lr=0.02, decay=0.5),
+                               epochs=22, epochs_first=4, epochs_per_stage=4,
+                               n_layer=3, lr=3e-3, muon_lr=0.02, decay=0.7),
     },
 }
 
