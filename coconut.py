@@ -18,6 +18,7 @@ Shapes: B batch, Tq question, N most thoughts in the batch, Tl language, C width
 """
 
 import os
+import zipfile
 from dataclasses import asdict
 from pickle import UnpicklingError
 
@@ -139,22 +140,43 @@ def generate(gpt, batch, eos, max_new_tokens, stop=False):
 def save(path, gpt, **extra):
     """Write weights, shape and `extra` (plain values and tensors) to one file: whole, or not at all."""
     partial = f"{path}.partial"
-    with open(partial, "wb") as f:
-        torch.save({"config": asdict(gpt.config), "model": gpt.state_dict(), **extra}, f)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as f:
+            torch.save({"config": asdict(gpt.config), "model": gpt.state_dict(), **extra}, f)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(partial, path)
+    except (OSError, RuntimeError) as e:            # torch may say RuntimeError where the disk is full
+        raise OSError(f"{path} could not be written (is the disk full, the folder gone or read-only?): "
+                      "what it held before is still there") from e
 
 
 def load(path, device="cpu"):
-    """The model in a file that save wrote, and all else in it. No code in it is ever run (weights_only)."""
-    with open(path, "rb") as f:
-        try:
-            saved = torch.load(f, map_location=device, weights_only=True)
-            gpt = GPT(GPTConfig(**saved["config"])).to(device)
-            gpt.load_state_dict(saved["model"])
-        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError,
-                ZeroDivisionError, UnpicklingError) as e:
-            raise ValueError(f"{path} is not a whole checkpoint of this program ({type(e).__name__}): "
-                             "train it again, or name another run") from None
+    """The model in a file that save wrote, and all else in it.
+
+    No code in the file is ever run (weights_only), and what it asks for but does not hold is never allocated.
+    Anything else than finite float32 weights of the shape that it names is a ValueError.
+    """
+    try:
+        with zipfile.ZipFile(path) as z:
+            if any(item.compress_type for item in z.infolist()):
+                raise ValueError("it is compressed")        # and might unpack to more than the memory
+        saved = torch.load(path, map_location=device, weights_only=True)
+        config, weights = GPTConfig(**saved["config"]), saved["model"]
+        if config.n_layer != sum(name.endswith(".ln_1.weight") for name in weights):
+            raise ValueError("it has another number of layers than it says")
+        with torch.device("meta"):                          # shapes without memory
+            gpt = GPT(config)
+        gpt.load_state_dict(weights, assign=True)
+        for name, p in gpt.named_parameters():
+            if p.dtype != torch.float32 or not p.is_contiguous() or not p.isfinite().all():
+                raise ValueError(f"{name} is not all finite float32 numbers")
+    except FileNotFoundError:
+        raise
+    except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, IndexError, AttributeError,
+            AssertionError, ZeroDivisionError, OverflowError, MemoryError, zipfile.BadZipFile,
+            UnpicklingError) as e:
+        why = e if isinstance(e, ValueError) else type(e).__name__
+        raise ValueError(f"{path} is not a whole checkpoint of this program ({why}): "
+                         "train it again, or name another run") from None
     return gpt, saved

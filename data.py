@@ -520,7 +520,7 @@ def columns(rows, width=100):
 class Parser(argparse.ArgumentParser):
     """Mistakes on the command line get one line, like all others, and not the usage as well."""
     def error(self, message):
-        self.exit(2, f"error: {message}\n")
+        raise ValueError(message)
 
 
 def number(kind, low, high=float("inf")):

@@ -236,13 +236,41 @@ def span(s):
 # ------------------------------------------------------------------------------------------------------------
 # The run.
 
+NOT_OF_A_RUN = ("out", "device", "resume", "eval_only")     # may differ from one command to the next
+
+
+def settings_of(saved, path):
+    """The settings in a checkpoint, by the command line's own door: none is unknown or out of bounds."""
+    try:
+        given = {k: v for k, v in saved["args"].items() if k not in NOT_OF_A_RUN and v is not None}
+        args = parse([f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k}={v}"
+                      for k, v in given.items()])
+        complete(args)
+        if not 0 <= saved["stage"] <= saved["last_stage"]:
+            raise ValueError(f"stage {saved['stage']} of {saved['last_stage']}")
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ValueError(f"{path} does not hold a run of this program ({e}): name another") from None
+    return args
+
+
+def tokenizer_of(saved, gpt, path):
+    """The tokenizer in a checkpoint, if it is the model's."""
+    words = saved.get("words", ())
+    if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
+        raise ValueError(f"{path} holds a model, but not the words that it knows")
+    tokenizer = data.Tokenizer(words)
+    if tokenizer.vocab_size > gpt.config.vocab_size:
+        raise ValueError(f"{path} holds more words than its model knows")
+    return tokenizer
+
+
 def refuse_other_run(args, saved):
     """A run goes on only with the settings that it began with; what the command leaves open comes from it."""
     for flag, value in saved.items():
         given = vars(args).get(flag)
         if given is None:
             setattr(args, flag, value)
-        elif flag not in ("out", "device", "resume") and given != value:
+        elif flag not in NOT_OF_A_RUN and given != value:
             raise ValueError(f"{args.out} was begun with {flag} = {value}, not {given}: resume it with that")
 
 
@@ -292,6 +320,9 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
         for p in gpt.parameters() if WORLD > 1 else ():
             p.grad = summed(torch.zeros_like(p) if p.grad is None else p.grad)
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
+        if not norm.isfinite():     # before it gets into the weights: the last checkpoint stays good
+            raise FloatingPointError(f"loss {summed(loss).item()}, gradient norm {norm.item()} "
+                                     f"at step {step} of {steps}, learning rate {args.lr * factor:.1e}")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -306,12 +337,15 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
 def train(args, out, device, gpt=None, saved=None):
     """All stages, epoch by epoch (paper: Method, Training Procedure). gpt, saved: a last.pt to go on from."""
     sets = data.problem_sets(args)
-    longest = max(len(p.steps) for p in sets["train"])
+    longest, seen = max(len(p.steps) for p in sets["train"]), {p.question for p in sets["train"]}
+    for split in ("valid", "test"):
+        if known := sum(p.question in seen for p in sets[split]):
+            print(f"warning: {known} of {len(sets[split]):,} {split} questions are training questions too")
     args.stages = args.stages or longest                # K
     last_stage = {"staged": args.stages + (longest > args.stages),
                   "by token": args.icot_all // args.icot_per_epoch + 1}.get(METHODS[args.method][1], 0)
     if saved:
-        tokenizer = data.Tokenizer(saved["words"])
+        tokenizer = tokenizer_of(saved, gpt, out / "last.pt")
         if args.init == "scratch" and saved["words"] != data.Tokenizer.of(sets["train"]).words:
             raise ValueError(f"the problems of {args.dataset} are not those that {out} was begun with")
     else:
@@ -356,7 +390,10 @@ def train(args, out, device, gpt=None, saved=None):
         rng, easy = random.Random(f"{args.seed} {epoch}"), epoch < args.easy_epochs
         chosen = tokens["easy" if easy else "train"]
         shuffled = batches(chosen, tokenizer, args, stage, fewer, rng, alike=easy)
-        train_epoch(gpt, optimizers, shuffled, steps, epoch * steps, args.epochs * steps, args, report)
+        try:
+            train_epoch(gpt, optimizers, shuffled, steps, epoch * steps, args.epochs * steps, args, report)
+        except FloatingPointError as e:
+            raise ValueError(f"stage {stage}, epoch {epoch + 1}: {e}: try a lower --lr") from None
 
         result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage, fewer)
         report("valid", **result, seconds=time.time() - started)
@@ -377,9 +414,7 @@ def open_run(out, device):
     if not path.is_file():
         raise ValueError(f"no run in {out}: best.pt is there after the first epoch")
     gpt, saved = coconut.load(path, device)
-    if not saved.keys() >= {"words", "args", "stage", "last_stage"}:
-        raise ValueError(f"{path} holds a model, but not the run that it comes from")
-    tokenizer, run = data.Tokenizer(saved["words"]), argparse.Namespace(**saved["args"])
+    run, tokenizer = settings_of(saved, path), tokenizer_of(saved, gpt, path)
     return gpt.eval(), tokenizer, run, saved["stage"], saved["last_stage"]
 
 
@@ -429,8 +464,9 @@ def parse(argv=None):
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
     add("--easy_epochs", type=number(int, 0), help="ProntoQA: epochs of easier problems (results/quick.md)")
     add("--mix", type=share, help="share of batches of a random stage up to the current one")
-    add("--detach_thoughts", action="store_true", help="stop gradients between thoughts, for comparison")
-    add("--c_ramp", action="store_true", help="let a stage's c thoughts come one by one, an epoch each")
+    switch = argparse.BooleanOptionalAction
+    add("--detach_thoughts", action=switch, default=False, help="stop gradients between thoughts")
+    add("--c_ramp", action=switch, default=False, help="a stage's c thoughts come one by one, an epoch each")
     add("--stop", choices=("constant", "classifier"), default="constant",
         help="when a problem stops thinking: after K * c thoughts (default), or when a classifier says so")
     add("--icot_per_epoch", type=count, default=8, help="iCoT: tokens removed with every epoch (default: 8)")
@@ -450,7 +486,7 @@ def parse(argv=None):
     add("--warmup", type=number(int, 0), help="steps until the full learning rate")
     add("--decay", type=share, help="share of the run, at its end, in which the learning rate falls to 5 %%")
     add("--weight_decay", type=rate, help="weight decay of both optimizers")
-    add("--reset_optimizer", action=argparse.BooleanOptionalAction, help="a new optimizer at every stage")
+    add("--reset_optimizer", action=switch, help="a new optimizer at every stage")
     # the run
     add("--max_new_tokens", type=count, help="tokens to write, at most, in evaluation")
     add("--seed", type=number(int, 0), default=0, help="seed of weights and order (default: 0)")
@@ -509,7 +545,7 @@ def main(argv=None):
         if not args.resume:
             raise ValueError(f"{out} holds a run already: add --resume to go on, or choose another --out")
         gpt, saved = coconut.load(out / "last.pt", device)
-        refuse_other_run(args, saved["args"])
+        refuse_other_run(args, vars(settings_of(saved, out / "last.pt")))
     elif args.resume:
         print(f"no checkpoint in {out} yet: starting anew")
     if args.dataset is None:

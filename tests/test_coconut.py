@@ -1,6 +1,9 @@
 """The cached, batched latent loop against its definition, and the claims of the paper's Method section one by one."""
 
 import os
+import random
+import resource
+import zipfile
 
 import pytest
 import torch
@@ -182,16 +185,22 @@ def test_overfits_one_batch_through_its_thoughts():
     assert generate(gpt, batch, EOS, 4)[0] == [row[:2].tolist() for row in batch.target]
 
 
-def test_saved_model_loads_as_it_was(gpt, tmp_path):
-    coconut.save(tmp_path / "m.pt", gpt, words=["a"], epoch=3)
+@pytest.fixture
+def small(gpt):
+    return gpt.float()
+
+
+def test_saved_model_loads_as_it_was_and_learns_on(small, tmp_path):
+    coconut.save(tmp_path / "m.pt", small, words=["a"], epoch=3)
     again, saved = coconut.load(tmp_path / "m.pt")
-    assert saved["words"] == ["a"] and saved["epoch"] == 3 and again.config == gpt.config
+    assert saved["words"] == ["a"] and saved["epoch"] == 3 and again.config == small.config
     x = torch.tensor([ids(6)])
-    torch.testing.assert_close(again.double()(again.embed(x))[0].float(), gpt(gpt.embed(x))[0].float())
-    assert os.listdir(tmp_path) == ["m.pt"]
+    assert torch.equal(again(again.embed(x))[0], small(small.embed(x))[0])
+    assert all(p.requires_grad for p in again.parameters()) and os.listdir(tmp_path) == ["m.pt"]
 
 
-def test_a_write_that_fails_leaves_the_old_checkpoint(gpt, tmp_path, monkeypatch):
+def test_a_write_that_fails_leaves_the_old_checkpoint(small, tmp_path, monkeypatch):
+    gpt = small
     coconut.save(tmp_path / "m.pt", gpt, epoch=1)
 
     def fail(obj, f):
@@ -209,29 +218,63 @@ class Payload:
         return os.mkdir, ("pwned",)
 
 
-@pytest.mark.parametrize("how", ["truncated", "empty", "text", "payload", "other dictionary", "wrong shape"])
-def test_a_file_that_is_no_checkpoint_gets_one_line_and_runs_no_code(gpt, tmp_path, monkeypatch, how):
+def changed(part, **values):
+    return lambda saved: saved[part].update({k.replace("__", "."): v for k, v in values.items()})
+
+
+def compressed(path):
+    """The same file with its records deflated, as a bomb would have them."""
+    with zipfile.ZipFile(path) as z:
+        items = {name: z.read(name) for name in z.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, content in items.items():
+            z.writestr(name, content)
+
+
+STRANGE = {
+    "empty": b"", "text": b"not a checkpoint", "random": random.Random(0).randbytes(5000), "zip of nothing": b"PK\x05\x06" + bytes(18),
+    "payload": lambda saved: saved.update(more=Payload()), "payload as config": lambda saved: saved.update(config=Payload()),
+    "no model": lambda saved: saved.pop("model"), "no config": lambda saved: saved.pop("config"),
+    "model is a list": lambda saved: saved.update(model=[1, 2]), "config is text": lambda saved: saved.update(config="small"),
+    "other shape": changed("model", wte__weight=torch.zeros(V, 15)), "missing": lambda saved: saved["model"].pop("ln_f.bias"),
+    "extra": changed("model", more=torch.zeros(3)), "double": changed("model", wte__weight=torch.zeros(V, 16, dtype=torch.float64)),
+    "whole numbers": changed("model", wte__weight=torch.zeros(V, 16, dtype=torch.long)), "not a tensor": changed("model", wte__weight=3),
+    "NaN": changed("model", wte__weight=torch.full((V, 16), float("nan"))), "infinite": changed("model", ln_f__bias=torch.full((16,), float("inf"))),
+    "unknown setting": changed("config", n_experts=8), "negative": changed("config", n_head=-2), "none": changed("config", n_head=0),
+    "heads in parts": changed("config", n_head=1.5), "text for a number": changed("config", n_embd="16"), "dropout of 2": changed("config", dropout=2.0),
+    "10^12 words": changed("config", vocab_size=10**12), "10^12 positions": changed("config", block_size=10**12),
+    "10^9 layers": changed("config", n_layer=10**9), "10^6 wide": changed("config", n_embd=10**6), "beyond 64 bits": changed("config", vocab_size=10**30),
+    "10^12 words that are one": lambda saved: (saved["config"].update(vocab_size=10**12), saved["model"].update({"wte.weight": torch.zeros(1, 16).expand(10**12, 16)})),
+    "compressed": compressed}
+
+
+@pytest.mark.parametrize("how", STRANGE)
+def test_a_file_that_is_no_checkpoint_gets_one_line_runs_no_code_and_takes_no_memory(small, tmp_path, monkeypatch, how):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "m.pt"
-    coconut.save(path, gpt)
-    if how == "truncated":
-        path.write_bytes(path.read_bytes()[:-2000])
-    elif how == "empty":
-        path.write_bytes(b"")
-    elif how == "text":
-        path.write_text("not a checkpoint")
-    elif how == "payload":
-        torch.save({"config": Payload(), "model": {}}, path)
-    elif how == "other dictionary":
-        torch.save({"weights": torch.zeros(3)}, path)
+    if isinstance(STRANGE[how], bytes):
+        path.write_bytes(STRANGE[how])
     else:
-        coconut.save(path, gpt)
-        saved = torch.load(path, weights_only=True)
-        saved["model"]["wte.weight"] = saved["model"]["wte.weight"][:, :-1]
-        torch.save(saved, path)
-    with pytest.raises(ValueError, match="m.pt is not a whole checkpoint") as e:
+        coconut.save(path, small)
+        if how == "compressed":
+            compressed(path)
+        else:
+            saved = torch.load(path, weights_only=True)
+            STRANGE[how](saved)
+            torch.save(saved, path)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):                # "." is no line end
         coconut.load(path)
-    assert "\n" not in str(e.value) and not (tmp_path / "pwned").exists()
+    assert os.listdir(tmp_path) == ["m.pt"] and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20     # KiB
+
+
+def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(small, tmp_path):
+    coconut.save(tmp_path / "whole.pt", small)
+    whole, rng = (tmp_path / "whole.pt").read_bytes(), random.Random(0)
+    for _ in range(200):
+        (tmp_path / "m.pt").write_bytes(whole[:rng.randrange(len(whole))])
+        with pytest.raises(ValueError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):
+            coconut.load(tmp_path / "m.pt")
 
 
 # ---- when to stop thinking
