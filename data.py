@@ -593,8 +593,9 @@ def run_or_explain(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, OSError) as e:
         sys.exit(print(f"error: {e}", file=sys.stderr) or 2)
-    except KeyboardInterrupt:
-        sys.exit(print("interrupted", file=sys.stderr) or 130)
+    except KeyboardInterrupt as e:
+        print(*("interrupted", *e.args), sep=": ", file=sys.stderr)
+        sys.exit(130)
 
 
 def main(argv=None):

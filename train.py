@@ -551,7 +551,10 @@ def main(argv=None):
     if args.dataset is None:
         args.dataset = "prosqa"
     complete(args)
-    train(args, out, device, gpt, saved)
+    try:
+        train(args, out, device, gpt, saved)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same command with --resume goes on after the last whole epoch") from None
     if WORLD > 1:
         dist.barrier()                          # until best.pt is written
     record = test(args, out, device)
