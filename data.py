@@ -271,6 +271,13 @@ def _problem(item, where):
     except UnicodeEncodeError as e:
         raise ValueError(f"{where}: the text holds half a character: {e}") from None
     graph = {k: item[k] for k in ("idx_to_symbol", "edges", "root", "target", "neg_target") if k in item}
+    if graph:
+        names, edges, *nodes = map(graph.get, ("idx_to_symbol", "edges", "root", "target", "neg_target"))
+        if not (isinstance(names, list) and isinstance(edges, list) and all(isinstance(x, str) for x in names)
+                and all(isinstance(edge, list) and len(edge) == 2 for edge in edges)
+                and all(type(v) is int and 0 <= v < len(names) for v in (*nodes, *sum(edges, [])))):
+            raise ValueError(f"{where}: its graph is not names (idx_to_symbol), edges between their numbers, "
+                             "and the numbers of root, target and neg_target")
     return Problem(item["question"], item["steps"], item["answer"], graph or None)
 
 

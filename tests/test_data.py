@@ -327,6 +327,52 @@ def test_a_broken_file_is_refused_in_one_line_that_names_the_file_and_the_item(t
         read(path)
 
 
+def test_2000_broken_files_are_each_refused_in_one_line_or_come_back_as_they_were(tmp_path):
+    rng, original = random.Random(0), json.loads(json.dumps([vars(p) | (p.graph or {}) for p in make("prosqa", 3)]))
+    values = [None, True, 0, -1, 10**30, 1.5, float("nan"), "", " ", "x" * 10**5, "\ud800", "\0", "<bot> t <|endoftext|><eot>", "a\r\n\u2028b",
+              [], [[]], [""], ["", ""], [None], [[0, 1, 2]], [[0, "1"]], [[0, 99]], {}, {"steps": []}, [["a"] * 50] * 2]
+
+    def spots(x, at=()):
+        """Every place in nested lists and dictionaries, as a tuple of keys."""
+        inside = x.items() if isinstance(x, dict) else enumerate(x) if isinstance(x, list) else ()
+        return [at] * bool(at) + [spot for k, v in inside for spot in spots(v, (*at, k))]
+    for item in original:
+        item.pop("graph", None)
+    refused = 0
+    for n in range(2000):
+        items = json.loads(json.dumps(original))
+        for _ in range(rng.choice([1, 1, 2])):
+            spot = rng.choice([s for s in spots(items) if len(s) <= 2 or rng.random() < 0.3])
+            parent = items
+            for k in spot[:-1]:
+                parent = parent[k]
+            if rng.random() < 0.25:
+                del parent[spot[-1]]
+            else:
+                parent[spot[-1]] = rng.choice(values)
+        raw = json.dumps(items, ensure_ascii=rng.random() < 0.9).encode("utf-8", "surrogatepass")
+        if rng.random() < 0.1:                  # invalid UTF-8, cut off, or something written over it
+            at = rng.randrange(len(raw))
+            raw = rng.choice([raw[:at], raw[:at] + b"\xff\xfe" + raw[at:], raw[:at] + rng.randbytes(3) + raw[at + 3:]])
+        path = tmp_path / "broken.json"
+        path.write_bytes(raw)
+        try:
+            problems = read(path)
+        except ValueError as e:
+            refused += 1
+            assert re.fullmatch(rf"{re.escape(str(path))}(, item \d+: | is not |: ).+", str(e)), (n, str(e))
+        else:
+            write(problems, path)
+            assert read(path) == problems, n
+            tokenizer = Tokenizer.of(problems)
+            for p in problems:
+                tokens = Tokens.of(p, tokenizer)
+                flat = tokens.question + sum(tokens.steps, []) + tokens.answer
+                assert flat.count(tokenizer.eos) == 1 and not {tokenizer.bot, tokenizer.eot, tokenizer.pause} & set(flat)
+                assert tokenizer.decode(flat[:-1]) == f"{p.question}\n{after(p)}"
+    assert 800 < refused < 1900
+
+
 # ---- Tokens ----------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
