@@ -100,7 +100,7 @@ SETTINGS = {
                                  n_layer=4, lr=1.5e-3, muon_lr=0.01, decay=0.75),
         "prosqa": QUICK | dict(nodes=9, names=9, min_steps=3, max_steps=3,
                                train_size=20000, valid_size=300, test_size=500,
-                               epochs=22, epochs_first=4, epochs_per_stage=4,
+                               epochs=26, epochs_first=5, epochs_per_stage=5,
                                n_layer=3, lr=3e-3, muon_lr=0.02, decay=0.7),
     },
 }
