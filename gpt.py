@@ -16,8 +16,10 @@ Shapes: B batch, T new positions, S cached and new ones, C = n_embd, nh heads of
 """
 
 import math
+import os
 import socket
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -53,8 +55,9 @@ def download(url, name, sha256=None):
         socket.setdefaulttimeout(30)                # seconds without a byte
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
-        except (OSError, RuntimeError) as e:
-            raise ValueError(f"{url} could not be fetched ({e}): put a copy at {path}") from None
+        except (OSError, RuntimeError, HTTPException) as e:
+            why = " ".join(str(e).split())
+            raise ValueError(f"{url} could not be fetched ({why}): put a copy at {path}") from None
     return path
 
 
@@ -171,6 +174,8 @@ class GPT(nn.Module):
             gpt.load_state_dict(weights)            # its message lists what does not fit
         except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, AttributeError,
                 UnpicklingError) as e:
+            if name in OFFICIAL:
+                os.remove(path)                     # the next run fetches it anew
             why = "it is no file of tensors" if isinstance(e, UnpicklingError) else " ".join(str(e).split())
             raise ValueError(f"{path} does not hold a GPT-2: {why}") from None
         return gpt

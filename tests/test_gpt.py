@@ -1,12 +1,19 @@
 """gpt.py against GPT-2's equations, written out once more without any batching, cache or fused kernel."""
 
+import hashlib
 import math
+import re
+import socket
+import threading
+import time
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 
+import data
 from gpt import GPT, GPTConfig, download
 
 
@@ -172,3 +179,73 @@ def test_a_download_is_kept_and_a_failed_one_leaves_nothing(tmp_path, monkeypatc
         download("https://x/y", "kept", "abc")
     assert download("https://x/y", "kept", "abc").read_text() == "whole"
     assert download("https://x/y", "kept", "abc").read_text() == "whole" and calls == [("https://x/y", "abc")] * 2
+
+
+# ---- downloads, from a server that misbehaves
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/good":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"whole")
+        elif self.path == "/cut":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"half")
+        elif self.path == "/stall":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"half")
+            self.wfile.flush()
+            time.sleep(3)
+        elif self.path == "/loop":
+            self.send_response(302)
+            self.send_header("Location", "/loop")
+            self.end_headers()
+        elif self.path == "/nonsense":
+            self.wfile.write(b"this is no HTTP\r\n\r\n")
+        else:
+            self.send_error(404)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+WHOLE = hashlib.sha256(b"whole").hexdigest()
+
+
+@pytest.mark.parametrize("path", ["good but another hash", "cut", "stall", "loop", "nonsense", "missing"])
+def test_a_download_that_fails_gets_one_line_leaves_nothing_and_the_next_starts_clean(server, tmp_path, monkeypatch, path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    timeout = socket.setdefaulttimeout
+    monkeypatch.setattr(socket, "setdefaulttimeout", lambda seconds: timeout(seconds / 60))         # half a second for 30
+    sha256 = "0" * 64 if "another hash" in path else WHOLE
+    with pytest.raises(ValueError, match=rf"\A{server}/{path.split()[0]} could not be fetched \(.+\): put a copy at .*\Z"):
+        download(f"{server}/{path.split()[0]}", "file", sha256)
+    assert not any(p.is_file() for p in tmp_path.rglob("*"))
+    assert download(f"{server}/good", "file", WHOLE).read_bytes() == b"whole"
+    timeout(None)
+
+
+def test_a_downloaded_file_that_is_no_gpt2_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda url, path, hash_prefix: Path(path).write_text("half of it"))
+    with pytest.raises(ValueError, match="does not hold a GPT-2"):
+        GPT.from_pretrained("gpt2-medium")          # whose sha256 is not known
+    assert not any(p.is_file() for p in tmp_path.rglob("*"))
+
+
+def test_only_https_is_ever_fetched():
+    urls = [url for url, _ in data.GSM8K.values()] + re.findall(r"https?://[^\s\"]+", (Path(__file__).parent.parent / "gpt.py").read_text())
+    assert len(urls) >= 4 and all(url.startswith("https://") for url in urls)
