@@ -243,6 +243,8 @@ def settings_of(saved, path):
     """The settings in a checkpoint, by the command line's own door: none is unknown or out of bounds."""
     try:
         given = {k: v for k, v in saved["args"].items() if k not in NOT_OF_A_RUN and v is not None}
+        if not all(isinstance(v, (str, int, float)) for v in given.values()):
+            raise TypeError("settings that are no text or number")
         args = parse([f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k}={v}"
                       for k, v in given.items()])
         complete(args)
@@ -356,15 +358,19 @@ def train(args, out, device, gpt=None, saved=None):
     steps = -(-len(tokens["train"]) // args.batch_size)     # per epoch
 
     optimizers = make_optimizers(gpt, args)
-    begin, best = 0, -1
+    begin, best, log_size, seconds = 0, -1, 0, 0.0
     if saved:
-        for optimizer, state in zip(optimizers, saved["optimizers"]):
-            optimizer.load_state_dict(state)
-        begin, best = saved["epoch"], saved["best"]
+        try:
+            for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+                optimizer.load_state_dict(state)
+            begin, best, log_size = (abs(int(saved[k])) for k in ("epoch", "best", "log_size"))
+            seconds = float(saved["seconds"])
+        except (KeyError, TypeError, ValueError, AttributeError) as e:
+            raise ValueError(f"{out}/last.pt is no state to go on from ({type(e).__name__}): begin anew") from e
     out.mkdir(parents=True, exist_ok=True)
     log = open(os.devnull if RANK else out / "log.jsonl", "a")          # only the first process writes
     if not RANK:
-        log.truncate(min(log.tell(), saved["log_size"] if saved else 0))    # the lines of an epoch cut off
+        log.truncate(min(log.tell(), log_size))                         # the lines of an epoch cut off
     size = sum(p.numel() for p in gpt.parameters())
     print(f"{args.method} on {args.dataset}: {len(tokens['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {last_stage}, epochs {begin + 1} to {args.epochs}, {device}, into {out}", flush=True)
@@ -377,7 +383,7 @@ def train(args, out, device, gpt=None, saved=None):
         print(show(record), flush=True)
         print(json.dumps(record), file=log, flush=True)
 
-    started = time.time() - (saved["seconds"] if saved else 0.0)
+    started = time.time() - seconds
     for epoch in range(begin, args.epochs):
         stage, fewer = stage_at(epoch, args, last_stage)
         previous = stage_at(max(0, epoch - 1), args, last_stage)

@@ -454,6 +454,88 @@ def test_two_processes_are_one_with_the_same_batch(tmp_path):
     assert pairs[-1][0]["total"] == 9
 
 
+# ---- trust
+
+def change_checkpoint(finished, folder, change, *names):
+    shutil.copytree(finished, folder)
+    for name in names:
+        saved = torch.load(folder / name, weights_only=True)
+        change(saved)
+        torch.save(saved, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("change", [
+    lambda s: s["args"].update(n_layer=0), lambda s: s["args"].update(lr="fast"), lambda s: s["args"].update(c=10**30 * -1),
+    lambda s: s["args"].update(unheard_of=1), lambda s: s["args"].update(method="telepathy"), lambda s: s["args"].update(dataset=["prosqa"]),
+    lambda s: s["args"].update(mix=float("nan")), lambda s: s["args"].update({"lr --eval_only": 1}), lambda s: s.update(args=3), lambda s: s.pop("args"), lambda s: s.pop("words"), lambda s: s.update(words=[3]),
+    lambda s: s.update(words="abc"), lambda s: s["words"].append("more"), lambda s: s.update(stage=9), lambda s: s.update(stage="last"), lambda s: s.pop("last_stage")])
+def test_a_run_with_strange_settings_is_refused_in_one_line(finished, tmp_path, capsys, change):
+    out = str(change_checkpoint(finished, tmp_path / "run", change, "best.pt", "last.pt"))
+    for command in (lambda: sample.main([out]), lambda: train.main(["--eval_only", "--out", out]), lambda: train.main(["--out", out, "--resume", "--device", "cpu"])):
+        with pytest.raises(SystemExit) as e:
+            data.run_or_explain(command)
+        err = capsys.readouterr().err
+        assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and out in err, err
+
+
+@pytest.mark.parametrize("change", [lambda s: s.pop("optimizers"), lambda s: s.update(optimizers=[]), lambda s: s["optimizers"][0]["state"].update({0: 7}),
+                                    lambda s: s.pop("epoch"), lambda s: s.update(epoch="two"), lambda s: s.update(log_size="all"), lambda s: s.update(best=None)])
+def test_a_run_that_cannot_go_on_is_refused_in_one_line(finished, tmp_path, capsys, change):
+    out = str(change_checkpoint(finished, tmp_path / "run", change, "last.pt"))
+    with pytest.raises(SystemExit) as e:
+        data.run_or_explain(lambda: train.main(["--out", out, "--resume", "--device", "cpu"]))
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and out in err, err
+
+
+def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, monkeypatch):
+    loss, calls = coconut.loss, []
+
+    def breaks(gpt, *args):
+        calls.append(1)
+        return loss(gpt, *args) * (float("nan") if gpt.training and len(calls) > 7 else 1.0)
+    monkeypatch.setattr(coconut, "loss", breaks)
+    with pytest.raises(ValueError, match=r"\Astage 0, epoch 2: loss nan, gradient norm nan at step \d of 4, learning rate \d.\de-..: try a lower --lr\Z"):
+        run(tmp_path / "run")
+    saved = coconut.load(tmp_path / "run/last.pt")[1]
+    assert saved["epoch"] == 1 and all(w.isfinite().all() for w in saved["model"].values())
+
+
+def test_test_problems_among_the_training_problems_are_counted(tmp_path, capsys):
+    sets = data.generate("prosqa", dict(train=16, valid=4, test=5), nodes=9, names=9, max_steps=3)
+    sets["test"][1:3] = sets["train"][4:6]
+    for split, problems in sets.items():
+        data.write(problems, tmp_path / f"{split}.json")
+    train.main(["--dataset", str(tmp_path), "--out", str(tmp_path / "run"), *TINY[TINY.index("--epochs"):]])
+    out = capsys.readouterr().out
+    assert "warning: 2 of 5 test questions are training questions too" in out and "valid questions" not in out
+
+
+def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_the_question_nothing(finished, monkeypatch):
+    gpt, tokenizer, args, stage, _ = train.open_run(finished, "cpu")
+    for name in ("prosqa", "prontoqa"):
+        problems = data.generate(name, dict(train=0, valid=0, test=60))["test"]
+        words = data.Tokenizer.of(problems)
+        tokens = data.TokenSet.of(problems, words)
+        blank = GPT(GPTConfig(vocab_size=words.vocab_size, n_layer=1, n_head=2, n_embd=16))
+        result, _ = train.evaluate(blank, words, problems, tokens, args, stage)
+        assert result["correct"] == 0                           # it does not know how to write an answer, let alone which
+        with monkeypatch.context() as m:
+            m.setattr(coconut, "generate", lambda gpt, batch, *_: (
+                [[i for i in row if i] for row in batch.question.tolist()], None, batch.thoughts))
+            assert train.evaluate(blank, words, problems, tokens, args, stage)[0]["correct"] == 0
+        # Guessing one of the two answers at random is right in half of the cases.
+        guesses, rng = [], random.Random(0)
+        for p in problems:
+            wrong = f"{p.answer.split()[0]} is a {p.graph['idx_to_symbol'][p.graph['neg_target']]}." if p.graph else str(p.answer == "False")
+            guesses.append(words.encode("### " + rng.choice([p.answer, wrong])))
+        guesses = iter(guesses)
+        with monkeypatch.context() as m:
+            m.setattr(coconut, "generate", lambda gpt, batch, *_: ([next(guesses) for _ in batch.length], None, batch.thoughts))
+            assert 18 <= train.evaluate(blank, words, problems, tokens, args, stage)[0]["correct"] <= 42
+
+
 # ---- mistakes
 
 @pytest.mark.parametrize("command, says", [
