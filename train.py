@@ -482,7 +482,7 @@ def parse(argv=None):
     add("--init", help="scratch, gpt2 (-medium, -large, -xl), its pytorch_model.bin, or the folder of a run")
     add("--n_layer", type=count, help="transformer blocks")
     add("--n_head", type=count, help="attention heads")
-    add("--n_embd", type=count, help="width")
+    add("--n_embd", type=count, help="width of the hidden states")
     add("--dropout", type=number(float, 0, 0.99), help="share of activations dropped in training")
     # the optimization
     add("--batch_size", type=count, help="problems per step")

@@ -488,6 +488,48 @@ def test_only_a_problems_own_answer_grades_true(mixed):
             assert not grade(p, wrong), wrong
 
 
+def test_grading_agrees_with_a_slow_reader_on_5000_texts_as_models_write_them():
+    """The reader goes through the text letter by letter, and knows only: the answer follows the last "#", commas and outer blanks do not count."""
+    def slow(text):
+        read, blanks = [], []
+        for letter in text:
+            if letter == "#":
+                read, blanks = [], []
+            elif letter.isspace():
+                blanks.append(letter)
+            elif letter != ",":
+                read += (blanks if read else []) + [letter]
+                blanks = []
+        return "".join(read)
+    rng, verdicts = random.Random(0), Counter()
+    problems = [*make("prosqa", 20), *make("prontoqa", 20), Problem("?", [], "1,234"), Problem("?", ["<<1+1=2>>"], "-2.5"), Problem("?", [], "70000")]
+    for n in range(5000):
+        p = rng.choice(problems)
+        other = rng.choice(problems).answer
+        lines = [*p.steps, f"### {rng.choice([p.answer, p.answer, other])}"]
+        for _ in range(rng.choice([0, 0, 1, 2])):           # dropped, doubled, swapped, cut off, spaced, punctuated
+            i = rng.randrange(len(lines)) if lines else 0
+            lines = rng.choice([lines[:i] + lines[i + 1:], lines + lines[-1:], lines[::-1], lines[:-1] + [lines[-1][:rng.randint(0, 30)]] if lines else [],
+                                [line.replace(" ", "  ", 1) for line in lines], [line + rng.choice([" ", ",", "#", " ,", "."]) for line in lines]])
+        text = rng.choice(["\n", " ", "\n\n"]).join(lines)
+        verdicts[grade(p, text)] += 1
+        assert grade(p, text) == (slow(text) == slow(p.answer)), (text, p.answer)
+    assert min(verdicts.values()) > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("name", ["prosqa", "prontoqa"])
+def test_at_the_papers_sizes_no_test_problem_is_a_training_problem(name, seed):
+    """Neither letter for letter, nor with its sentences in another order."""
+    sets = generate(name, dict(zip(data.SPLITS, data.PAPER_SIZES[name])), seed)
+    exact = {split: {hash(p.question) for p in problems} for split, problems in sets.items()}
+    assert [len(exact[s]) for s in data.SPLITS] == list(data.PAPER_SIZES[name])
+    sorted_ = {split: {tuple(sorted(p.question.split(". "))) for p in problems} for split, problems in sets.items()}
+    for found in (exact, sorted_):
+        assert not found["train"] & found["test"] and not found["train"] & found["valid"] and not found["valid"] & found["test"]
+
+
 # ---- GSM8K, GPT-2's vocabulary, problems kept in ids -----------------------------------------------------------------------
 
 def test_a_line_of_gsm8k_is_a_problem(tmp_path):

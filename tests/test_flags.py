@@ -1,0 +1,104 @@
+"""Every flag counts: it is explained, it changes something that can be seen, and what is out of its bounds gets one line."""
+
+import argparse
+import json
+import re
+
+import pytest
+import torch
+
+import data
+import sample
+import train
+
+TINY = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 40 --valid_size 4 --test_size 6 --epochs 4 --epochs_first 1 "
+        "--epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 --batch_size 16 --lr 0.01 --warmup 2 --max_new_tokens 20 --device cpu").split()
+PRONTO = "--dataset prontoqa --hops 2 --easy_epochs 0"
+
+# flag: (what to add to TINY, what to add instead to see a difference, a value that is refused)
+FLAGS = {
+    "dataset": ("", "--dataset prontoqa --no-nodes", "nowhere"), "method": ("", "--method no_thought", "telepathy"),
+    "setting": ("", "--setting paper --init scratch", "quickly"), "c": ("", "--c 2", "0"), "stages": ("", "--stages 2", "0"),
+    "epochs": ("", "--epochs 3", "0"), "epochs_first": ("", "--epochs_first 2", "-1"), "epochs_per_stage": ("", "--epochs_per_stage 2", "0"),
+    "easy_epochs": (PRONTO, PRONTO[:-1] + "2", "-1"), "mix": ("--mix 0", "--mix 1", "1.5"), "detach_thoughts": ("", "--detach_thoughts", None),
+    "c_ramp": ("--c 2", "--c 2 --c_ramp", None), "stop": ("", "--stop classifier", "now"),
+    "icot_per_epoch": ("--method icot --epochs 9", "--method icot --epochs 9 --icot_per_epoch 2", "0"),
+    "icot_all": ("--method icot", "--method icot --icot_all 10", "0"),
+    "train_size": ("", "--train_size 50", "0"), "valid_size": ("", "--valid_size 5", "0"), "test_size": ("", "--test_size 7", "0"),
+    "hops": (PRONTO, "--dataset prontoqa --hops 1 --easy_epochs 0", "9"), "plain": (PRONTO, PRONTO + " --no-plain", None),
+    "nodes": ("", "--nodes 10 --names 10", "0"), "min_steps": ("", "--min_steps 1", "0"), "max_steps": ("", "--max_steps 4", "0"),
+    "names": ("", "--names 12", "0"), "data_seed": ("", "--data_seed 1", "x"), "init": ("", "", "nowhere.bin"),
+    "n_layer": ("", "--n_layer 2", "0"), "n_head": ("", "--n_head 4", "3"), "n_embd": ("", "--n_embd 32", "0"), "dropout": ("", "--dropout 0.2", "1"),
+    "batch_size": ("", "--batch_size 8", "0"), "micro_batch": ("--dropout 0.3", "--dropout 0.3 --micro_batch 4", "0"), "lr": ("", "--lr 0.02", "-1"),
+    "muon_lr": ("", "--muon_lr 0", "-1"), "warmup": ("", "--warmup 5", "-1"), "decay": ("", "--decay 0", "2"), "weight_decay": ("", "--weight_decay 0.5", "-1"),
+    "reset_optimizer": ("", "--reset_optimizer", None), "max_new_tokens": ("", "--max_new_tokens 5", "0"), "seed": ("", "--seed 1", "-1"),
+    "device": ("", "", "abacus"), "out": ("", "", None), "resume": ("", "", None), "eval_only": ("", "", None)}
+
+
+def actions(module, monkeypatch):
+    """The flags of a program, as argparse knows them."""
+    kept = []
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", lambda self, argv=None: kept.append(self) or (_ for _ in ()).throw(KeyError))
+    with pytest.raises(KeyError):
+        (module.parse if module is train else module.main)([])
+    return {a.dest: a for a in kept[0]._actions if a.dest != "help"}, kept[0].format_help()
+
+
+def test_every_flag_is_explained_with_its_default_and_is_in_this_test(monkeypatch):
+    flags, text = actions(train, monkeypatch)
+    assert flags.keys() == FLAGS.keys()
+    rows = [row for table in train.SETTINGS.values() for row in table.values()]
+    for name, action in flags.items():
+        assert action.help and len(action.help) > 8, name
+        own = re.search(r"\(default", action.help) or any(name in row for row in rows)
+        assert own or isinstance(action, (argparse._StoreTrueAction, argparse.BooleanOptionalAction)), f"{name}: its default is not told"
+    assert all(f"{k}={v}" in text.replace("\n", " ") for row in rows for k, v in row.items())
+    flags, _ = actions(sample, monkeypatch)
+    assert flags.keys() == {"run", "question", "thoughts", "n", "init", "prompt", "device"} and all(len(a.help) > 8 for a in flags.values())
+
+
+def outcome(out, flags):
+    argv = [*TINY, *flags.split()]
+    if "prontoqa" in flags:
+        for flag in ("--nodes", "--names", "--max_steps"):
+            at = argv.index(flag)
+            del argv[at:at + 2]
+        argv = [a for a in argv if a != "--no-nodes"]
+    train.main([*argv, "--out", str(out)])
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    model = torch.load(out / "last.pt", weights_only=True)["model"]
+    return [{k: v for k, v in r.items() if k not in ("ms", "rate", "eta", "seconds")} for r in log], model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flag", [f for f in FLAGS if f not in ("init", "device", "out", "resume", "eval_only")])
+def test_every_flag_of_a_run_changes_something(tmp_path, flag, capsys):
+    """The last four of FLAGS and --init have tests of their own in test_train.py."""
+    before, after, _ = FLAGS[flag]
+    (log, model), (other_log, other_model) = outcome(tmp_path / "a", before), outcome(tmp_path / "b", after)
+    assert log != other_log or any(not torch.equal(model[k], other_model[k]) for k in model)
+
+
+@pytest.mark.parametrize("flag", [f for f in FLAGS if FLAGS[f][2] is not None])
+def test_every_flag_refuses_what_is_out_of_its_bounds_in_one_line(tmp_path, flag, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    dataset = "prontoqa" if flag in ("hops", "plain") else "prosqa"
+    argv = ["--dataset", dataset, "--train_size", "20", "--valid_size", "2", "--test_size", "2", "--out", "run", f"--{flag}={FLAGS[flag][2]}"]
+    with pytest.raises(SystemExit) as e:
+        data.run_or_explain(lambda: train.main(argv))
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and FLAGS[flag][2] in err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("argv, says", [
+    (["nowhere"], "no run in nowhere"), (["{run}", "--n", "0"], "--n"), (["{run}", "--thoughts", "-1"], "--thoughts"), (["{run}", "--question", " "], "--question"),
+    (["{run}", "--device", "abacus"], "abacus"), ([], "name a run"), (["{run}", "--prompt", "x"], "name a run"), (["--init", "gpt2"], "--prompt")])
+def test_sample_refuses_what_it_cannot_do_in_one_line(tmp_path, argv, says, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if "{run}" in argv:
+        outcome(tmp_path / "run", "--epochs 1")
+        capsys.readouterr()
+    with pytest.raises(SystemExit) as e:
+        data.run_or_explain(lambda: sample.main([a.format(run="run") for a in argv]))
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and says in err and err.startswith("error: ") and err.count("\n") == 1
