@@ -366,7 +366,8 @@ def train(args, out, device, gpt=None, saved=None):
             begin, best, log_size = (abs(int(saved[k])) for k in ("epoch", "best", "log_size"))
             seconds = float(saved["seconds"])
         except (KeyError, TypeError, ValueError, AttributeError) as e:
-            raise ValueError(f"{out}/last.pt is no state to go on from ({type(e).__name__}): begin anew") from e
+            raise ValueError(f"{out}/last.pt is no state to go on from ({type(e).__name__}): "
+                             "begin another run") from None
     out.mkdir(parents=True, exist_ok=True)
     log = open(os.devnull if RANK else out / "log.jsonl", "a")          # only the first process writes
     if not RANK:
