@@ -153,12 +153,13 @@ def _poisson(rng, mean):
     return count
 
 
-def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None):
+def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, easy=False):
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
     neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
     the paper's 28 about 23 remain). names: use only the first so many concept names, and entity names.
+    easy: only some of the edges that lead neither to the target nor to neg_target (results/quick.md).
     """
     concepts, entities = PROSQA_CONCEPTS[:names], PROSQA_ENTITIES[:names]
     most = len(concepts) + len(entities)
@@ -181,10 +182,21 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None):
     root = rng.choice([r for r in (0, 1) if any(depth[v] == steps for v in leaves[r])])
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
     neg_target = rng.choice(leaves[1 - root])
-    path = [target]                 # one of the shortest, from its end
-    while path[0] != root:
-        before = [u for u in parents[path[0]] if family[u] == root + 1 and depth[u] == depth[path[0]] - 1]
-        path.insert(0, rng.choice(before))
+
+    def path_to(v):                 # one of the shortest from its root, drawn from its end
+        path = [v]
+        while path[0] > 1:
+            w = path[0]
+            before = [u for u in parents[w] if family[u] == family[v] and depth[u] == depth[w] - 1]
+            path.insert(0, rng.choice(before))
+        return path
+    path = path_to(target)
+    if easy:
+        told = {edge for way in (path, path_to(neg_target)) for edge in zip(way, way[1:])}
+        others = [(u, v) for v in range(nodes) for u in parents[v] if (u, v) not in told]
+        told.update(rng.sample(others, rng.randint(0, len(others))))
+        parents = [[u for u in parents[v] if (u, v) in told] for v in range(nodes)]
+        inner = {u for u, _ in told}
 
     # Now in words. Nodes without parents are entities, all others concepts; each edge is a sentence.
     kept = [v for v in range(nodes) if parents[v] or v in inner]
@@ -328,7 +340,9 @@ class Tokenizer:
     tiktoken looks a whole word up before it merges any bytes, so a known word is one token, an unknown one
     falls back to bytes, and every text decodes to itself. No text, not even "<bot>", makes a special token.
     """
-    PATTERN = r" is(?: an?| not)\b|es are(?: not)?\b| ?\w+?(?=es\b)| ?\w+| ?[^\w\s]+|\n|[^\S\n]+"
+    # Spaces belong to the small words around a name, so that it is one and the same token everywhere.
+    PATTERN = (r" (?:is(?: an?| not)?|an?|or) |es are(?: not)? |(?:Every|Each|Is) |\w+?(?=es\b)|\w+"
+               r"|[^\w\s]+ ?|\n|[^\S\n]+")
     SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
 
     def __init__(self, words=None):
@@ -567,7 +581,7 @@ def problem_sets(args, splits=SPLITS):
     """
     given = {flag: vars(args)[flag] for flag in PROBLEM_FLAGS if vars(args).get(flag) is not None}
     takes = inspect.signature(GENERATORS[args.dataset]).parameters if args.dataset in GENERATORS else {}
-    if vars(args).get("easy_epochs") and "easy" not in takes:
+    if vars(args).get("easy_epochs") and not takes:
         raise ValueError(f"--easy_epochs does not apply to {args.dataset}: leave it out")
     if args.dataset in GENERATORS:
         seed = given.pop("data_seed", 0)

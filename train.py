@@ -84,9 +84,9 @@ PAPER = dict(init="gpt2", c=1, epochs=50, epochs_first=5, epochs_per_stage=5, ea
              reset_optimizer=True, n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128,
              micro_batch=128, lr=1e-4, muon_lr=0.0, weight_decay=0.01, warmup=0, decay=0.0,
              max_new_tokens=128)
-QUICK = dict(init="scratch", c=1, easy_epochs=0, mix=0.3, reset_optimizer=False,
-             n_head=4, n_embd=64, dropout=0.0, batch_size=64, micro_batch=32,
-             weight_decay=0.0, warmup=100, max_new_tokens=128)
+QUICK = dict(init="scratch", c=1, epochs_first=4, epochs_per_stage=2, mix=0.3, reset_optimizer=False,
+             n_layer=4, n_head=4, n_embd=64, dropout=0.0, batch_size=64, micro_batch=32,
+             lr=1.5e-3, muon_lr=0.01, weight_decay=0.0, warmup=100, decay=0.75, max_new_tokens=128)
 SETTINGS = {
     "paper": {
         "prontoqa": PAPER | dict(hops=5, train_size=9000, valid_size=200, test_size=800),
@@ -96,12 +96,10 @@ SETTINGS = {
     },
     "quick": {
         "prontoqa": QUICK | dict(hops=2, plain=True, train_size=20000, valid_size=200, test_size=800,
-                                 epochs=17, epochs_first=4, epochs_per_stage=2, easy_epochs=11,
-                                 n_layer=4, lr=1.5e-3, muon_lr=0.01, decay=0.75),
+                                 epochs=17, easy_epochs=11),
         "prosqa": QUICK | dict(nodes=9, names=9, min_steps=3, max_steps=3,
                                train_size=20000, valid_size=300, test_size=500,
-                               epochs=26, epochs_first=5, epochs_per_stage=5,
-                               n_layer=3, lr=3e-3, muon_lr=0.02, decay=0.7),
+                               epochs=20, easy_epochs=10),
     },
 }
 
@@ -123,8 +121,8 @@ def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
     memory; and as each takes problems of like length, there is less padding to compute.
 
     rng: for training. Shuffled, at times of an earlier stage (args.mix), and only this process's share.
-    alike: problems of like length share whole batches too, which helps easy problems (a batch without
-    distractors shows what a rule is for) and hurts others (results/quick.md).
+    alike: problems of like length share whole batches too, which helps easy problems: a batch without
+    distractors shows what a rule is for (results/quick.md).
     """
     filler, chain = METHODS[args.method]
     order = list(range(len(tokens)))
@@ -469,7 +467,7 @@ def parse(argv=None):
     add("--epochs", type=count, help="epochs in all; those left over train the last stage")
     add("--epochs_first", type=number(int, 0), help="epochs in stage 0")
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
-    add("--easy_epochs", type=number(int, 0), help="ProntoQA: epochs of easier problems (results/quick.md)")
+    add("--easy_epochs", type=number(int, 0), help="epochs of easier problems first (results/quick.md)")
     add("--mix", type=share, help="share of batches of a random stage up to the current one")
     switch = argparse.BooleanOptionalAction
     add("--detach_thoughts", action=switch, default=False, help="stop gradients between thoughts")
