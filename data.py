@@ -21,7 +21,6 @@ import os
 import random
 import re
 import sys
-import zipfile
 from array import array
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -417,8 +416,8 @@ class TokenSet:
             with np.load(cache) as kept:
                 if str(kept["key"]) == key:
                     return cls(kept["ids"], kept["ends"], kept["first"])
-        except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            pass                                    # there is none yet, or not a whole one
+        except Exception:                           # there is none yet, or not a whole one
+            pass
         ids, ends, first = array("i"), array("q", [0]), array("q", [0])
         for tokens in (Tokens.of(p, tokenizer) for p in problems):
             for piece in (tokens.question, *tokens.steps, tokens.answer):
@@ -427,9 +426,10 @@ class TokenSet:
             first.append(len(ends) - 1)
         made = cls(np.array(ids), np.array(ends), np.array(first))
         if cache:
-            with open(f"{cache}.partial", "wb") as f:
+            partial = f"{cache}.{os.getpid()}.partial"      # several processes may be at it
+            with open(partial, "wb") as f:
                 np.savez(f, key=key, **vars(made))
-            os.replace(f"{cache}.partial", cache)
+            os.replace(partial, cache)
         return made
 
     def __len__(self):

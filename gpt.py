@@ -16,12 +16,10 @@ Shapes: B batch, T new positions, S cached and new ones, C = n_embd, nh heads of
 """
 
 import math
-import os
 import socket
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 import torch.nn as nn
@@ -47,7 +45,7 @@ class GPTConfig:
 
 def download(url, name, sha256=None):
     """The path of a file from the network, kept as `name` in torch.hub's cache folder and reused. It is moved
-    there only when it is whole and its sha256 right, so a broken download leaves nothing behind."""
+    there only when its sha256 is right, where that is given: a broken download leaves nothing behind."""
     path = Path(torch.hub.get_dir()) / "coconut" / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,6 +159,11 @@ class GPT(nn.Module):
                             "pytorch_model.bin", f"{name}-{revision[:8]}.bin", sha256)
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:
+            if name in OFFICIAL:
+                Path(path).unlink(missing_ok=True)  # cut off, where no sha256 tells: got anew next time
+            raise ValueError(f"{path} does not hold a GPT-2: it is no file of tensors") from None
+        try:
             weights = {}
             for key, tensor in saved.items():
                 key = key.removeprefix("transformer.")
@@ -172,12 +175,8 @@ class GPT(nn.Module):
             layers = sum(key.endswith(".ln_1.weight") for key in weights)
             gpt = cls(GPTConfig(words, places, layers, n_head or max(1, width // 64), width))
             gpt.load_state_dict(weights)            # its message lists what does not fit
-        except (RuntimeError, OSError, EOFError, KeyError, TypeError, ValueError, AttributeError,
-                UnpicklingError) as e:
-            if name in OFFICIAL:
-                os.remove(path)                     # the next run fetches it anew
-            why = "it is no file of tensors" if isinstance(e, UnpicklingError) else " ".join(str(e).split())
-            raise ValueError(f"{path} does not hold a GPT-2: {why}") from None
+        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as e:
+            raise ValueError(f"{path} does not hold a GPT-2: {' '.join(str(e).split())}") from None
         return gpt
 
     @torch.no_grad()

@@ -24,8 +24,8 @@ def ask(gpt, tokenizer, problem, run, stage, thoughts=None, top=5):
     thoughts: how many fillers; None takes as many as the run's schedule gives at that stage.
     """
     tokens = data.Tokens.of(problem, tokenizer)
-    removed, n = train.schedule(run, stage, list(map(len, tokens.steps)), most=True)
-    n = n if thoughts is None else thoughts
+    removed, _ = train.schedule(run, stage, list(map(len, tokens.steps)))
+    n = train.schedule(run, stage, [0] * run.stages)[1] if thoughts is None else thoughts
     sequence = data.encode(tokens, tokenizer, train.METHODS[run.method][0], removed, n)
     batch = data.collate([sequence]).to(gpt.wte.weight.device)
     size, taken = gpt.config.block_size, len(sequence.question) + sequence.thoughts
@@ -34,7 +34,8 @@ def ask(gpt, tokenizer, problem, run, stage, thoughts=None, top=5):
     stop = run.stop == "classifier" and thoughts is None
     written, chain, number = coconut.generate(
         gpt, batch, tokenizer.eos, min(size - taken, run.max_new_tokens), stop)
-    best = gpt.logits(chain[0, :number[0]]).softmax(-1).topk(top)   # chain[0] (N, C) -> (N, top)
+    scores = gpt.logits(chain[0, :number[0]])[:, :tokenizer.vocab_size]         # chain[0] (N, C) -> (N, V)
+    best = scores.softmax(-1).topk(top)                                         # (N, top)
     pairs = map(zip, best.indices.tolist(), best.values.tolist())   # per thought
     words = [[(tokenizer.decode([i]), p) for i, p in thought] for thought in pairs]
     return tokenizer.decode([i for i in written[0] if i != tokenizer.eos]), words
@@ -43,6 +44,8 @@ def ask(gpt, tokenizer, problem, run, stage, thoughts=None, top=5):
 def continue_text(gpt, tokenizer, prompt, length):
     """What follows a text, the most probable token each time: the quickest check that weights are right."""
     ids = [tokenizer.eos] + tokenizer.encode(prompt)            # GPT-2 learned that a text follows <eos>
+    if len(ids) + length > gpt.config.block_size:
+        raise ValueError(f"the prompt has {len(ids):,} tokens, too many for the model's positions")
     batch = data.collate([data.Sequence(ids[:-1], 0, ids[-1:] + [tokenizer.eos])])
     written, _, _ = coconut.generate(gpt.eval(), batch.to(gpt.wte.weight.device), tokenizer.eos, length)
     return tokenizer.decode(written[0])

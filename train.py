@@ -28,7 +28,7 @@ from gpt import GPT, GPTConfig
 
 # The methods as one grid: the filler between question and answer, and what becomes of the written chain.
 METHODS = {
-    #                    filler     chain
+    #                    filler     written chain
     "coconut":          ("thought", "staged"),      # the paper's method
     "cot":              (None,      "kept"),        # chain of thought, every step written
     "no_cot":           (None,      "removed"),     # the answer at once
@@ -40,29 +40,29 @@ METHODS = {
 }
 
 
-def schedule(args, stage, steps, fewer=0, most=False):
+def schedule(args, stage, steps, fewer=0):
     """(tokens of the written chain removed, fillers) of a problem whose steps have so many tokens each.
 
     Training, evaluation and sampling ask here. Coconut with c = 2 and K = 3, for a problem of 4 steps:
 
-        stage   0       1       2       3       4 = K + 1: where chains can be longer than K, the rest goes
-        input   s s s s tts s s tttts s tttttts tttttt          t: thought, s: written step; then the answer
+        stage     0      1       2        3        4 = K + 1: where chains can be longer than K, the rest goes
+        input     ssss   ttsss   ttttss   tttttts  tttttt       t: thought, s: written step; then the answer
 
-    A problem with fewer steps than the stage still gets stage * c fillers, so at test time all get K * c.
-    With --stop classifier it gets c for each of its own steps, unless most, where the classifier decides.
+    A problem with fewer steps than the stage still gets stage * c fillers, so in the last stage, and when it
+    is tested, all get K * c; with --stop classifier it gets c for each of its own steps.
     """
-    filler, chain = METHODS[args.method]
+    filler, written = METHODS[args.method]
     K, c, total = args.stages, args.c, sum(steps)
-    if chain == "kept":
+    if written == "kept":
         removed, n = 0, 0
-    elif chain == "removed":
+    elif written == "removed":
         removed, n = total, K * c
-    elif chain == "by token":       # stage s is epoch s, up to the first in which the whole chain is gone
+    elif written == "by token":     # stage s is epoch s, up to the first in which the whole chain is gone
         removed, n = stage * args.icot_per_epoch, 0
         removed = total if removed > args.icot_all else removed
     else:
-        own = min(stage, K) if args.stop == "constant" or most else min(stage, K, len(steps))
-        removed, n = total if stage > K else sum(steps[:stage]), max(0, own * c - fewer)
+        own = min(stage, K, len(steps)) if args.stop == "classifier" else min(stage, K)
+        removed, n = total if stage > K else sum(steps[:stage]), own * c - fewer * (own == stage)
     return removed, n if filler else 0
 
 
@@ -124,7 +124,7 @@ def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
     alike: problems of like length share whole batches too, which helps easy problems: a batch without
     distractors shows what a rule is for (results/quick.md).
     """
-    filler, chain = METHODS[args.method]
+    filler, written = METHODS[args.method]
     order = list(range(len(tokens)))
     if rng:
         rng.shuffle(order)
@@ -138,7 +138,7 @@ def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
         s, rows = rng.randint(0, stage) if rng and rng.random() < args.mix else stage, []
         for t in (tokens[i] for i in chunk):
             removed, n = schedule(args, s, list(map(len, t.steps)), fewer if s == stage else 0)
-            if rng and chain == "by token":     # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
+            if rng and written == "by token":     # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
                 removed += int(rng.expovariate(4))
             rows.append(data.encode(t, tokenizer, filler, removed, n))
         words = sum(len(row.language) - 1 for row in rows)
@@ -175,11 +175,11 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
     """Answer every problem with the stage's number of thoughts: the loss, how many are right, the mean number
     of tokens made (thoughts too, as the paper counts; pauses are given), and mistakes as (problem, text).
 
-    With --stop classifier also the mean number of thoughts, and how often it is the number of steps * c."""
+    With --stop classifier also the mean number of thoughts, and how often it is the problem's own."""
     gpt.eval()
     device, limit, stop = gpt.wte.weight.device, gpt.config.block_size, args.stop == "classifier"
     problems, tokens = problems[RANK::WORLD], [tokens[i] for i in range(RANK, len(tokens), WORLD)]
-    _, most = schedule(args, stage, [], fewer, most=True)
+    _, most = schedule(args, stage, [0] * args.stages, fewer)       # if the classifier does not stop earlier
     loss, predicted, made, thought, own, texts = 0.0, 0, 0, 0, 0, []
     for batch in (micro.to(device) for _, micros in batches(tokens, tokenizer, args, stage, fewer)
                   for micro in micros):
@@ -200,7 +200,8 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
 
 def tokenize(problems, tokenizer, args, block_size, split):
     """The problems in ids. Refuses one that, with all steps and fillers, has more places than the model."""
-    cache = Path(torch.hub.get_dir()) / f"coconut/gsm8k-{split}.npz" if args.dataset == "gsm8k" else None
+    large = args.dataset == "gsm8k" and split == "train"
+    cache = Path(torch.hub.get_dir()) / "coconut/gsm8k-train.npz" if large else None
     tokens = data.TokenSet.of(problems, tokenizer, cache)
     for i, t in enumerate(tokens):
         length = len(t.question) + 2 + args.c * args.stages + sum(map(len, t.steps)) + len(t.answer)
@@ -341,7 +342,7 @@ def train(args, out, device, gpt=None, saved=None):
     for split in ("valid", "test"):
         if known := sum(p.question in seen for p in sets[split]):
             print(f"warning: {known} of {len(sets[split]):,} {split} questions are training questions too")
-    args.stages = args.stages or longest                # K
+    args.stages = args.stages or longest or 1           # K
     last_stage = {"staged": args.stages + (longest > args.stages),
                   "by token": args.icot_all // args.icot_per_epoch + 1}.get(METHODS[args.method][1], 0)
     if saved:
@@ -373,7 +374,7 @@ def train(args, out, device, gpt=None, saved=None):
     size = sum(p.numel() for p in gpt.parameters())
     print(f"{args.method} on {args.dataset}: {len(tokens['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {last_stage}, epochs {begin + 1} to {args.epochs}, {device}, into {out}", flush=True)
-    if stage_at(args.epochs - 1, args, last_stage) < (last_stage, 0):
+    if stage_at(args.epochs - 1, args, last_stage) != (last_stage, 0):
         print(f"note: {args.epochs} epochs end before the last stage: see --epochs and --epochs_per_stage")
 
     def report(kind, **values):
@@ -515,7 +516,7 @@ def complete(args):
             if vars(args)[flag] is not None:
                 raise ValueError(f"--init {args.init} has its own shape: leave out --{flag}")
         elif vars(args)[flag] is None and (generated or flag not in data.PROBLEM_FLAGS):
-            setattr(args, flag, value)
+            setattr(args, flag, value if generated or flag != "easy_epochs" else 0)
     if args.init == "scratch" and args.n_embd % args.n_head:
         raise ValueError(f"--n_embd {args.n_embd} is no multiple of --n_head {args.n_head}")
     if METHODS[args.method] != ("thought", "staged") and (args.stop == "classifier" or args.c_ramp):
@@ -527,7 +528,8 @@ def pick_device(name):
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         if name.split(":")[0] in ("cpu", "cuda", "mps"):
-            return str(torch.empty(0, device=name).device)
+            torch.empty(0, device=name)
+            return name
     except (RuntimeError, AssertionError):
         pass
     raise ValueError(f"--device {name} is not to be had here: try auto or cpu")
@@ -537,12 +539,16 @@ def main(argv=None):
     args = parse(argv)
     device = pick_device(args.device)
     if WORLD > 1:                               # several processes: all compute, the first one speaks
-        device = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
-        dist.init_process_group("nccl" if "cuda" in device else "gloo")
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
         sys.stdout = open(os.devnull, "w") if RANK else sys.stdout
     if args.eval_only:
         if not args.out:
             raise ValueError("--eval_only needs --out, the folder of the run to test")
+        for flag, value in vars(parse([])).items():
+            if vars(args)[flag] != value and flag not in ("dataset", *NOT_OF_A_RUN, *data.PROBLEM_FLAGS):
+                raise ValueError(f"--eval_only tests a run as it was trained: leave out --{flag}")
         return test(args, Path(args.out), device)
     out = Path(args.out or f"runs/{Path(args.dataset or 'prosqa').name}-{args.method}-seed{args.seed}")
     args.out, gpt, saved = str(out), None, None
@@ -553,8 +559,7 @@ def main(argv=None):
         refuse_other_run(args, vars(settings_of(saved, out / "last.pt")))
     elif args.resume:
         print(f"no checkpoint in {out} yet: starting anew")
-    if args.dataset is None:
-        args.dataset = "prosqa"
+    args.dataset = args.dataset or "prosqa"
     complete(args)
     try:
         train(args, out, device, gpt, saved)
@@ -565,6 +570,8 @@ def main(argv=None):
     record = test(args, out, device)
     with open(os.devnull if RANK else out / "log.jsonl", "a") as log:
         print(json.dumps(record), file=log)
+    if WORLD > 1:
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import train
 from gpt import GPT, GPTConfig
 
 ROOT = Path(__file__).parent.parent
-TINY = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 "
+TINY = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --easy_epochs 0 "
         "--epochs 5 --epochs_first 2 --epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 "
         "--dropout 0.1 --batch_size 16 --device cpu").split()
 
@@ -58,7 +58,7 @@ def test_a_short_problem_gets_as_many_thoughts_as_a_long_one():
 def test_with_the_classifier_every_problem_gets_its_own_number_of_thoughts_and_at_test_time_the_most():
     args = settings(stages=6, c=2, stop="classifier")
     assert [train.schedule(args, s, [5, 5, 5]) for s in (0, 2, 6)] == [(0, 0), (10, 4), (15, 6)]
-    assert [train.schedule(args, s, [5, 5, 5], most=True) for s in (0, 2, 6)] == [(0, 0), (10, 4), (15, 12)]
+    assert [train.schedule(args, s, [0] * 6)[1] for s in (0, 2, 6)] == [0, 4, 12]                       # at test time, at most
 
 
 def test_icot_removes_tokens_from_the_left_and_at_last_all(some):
@@ -79,6 +79,9 @@ def test_a_ramp_adds_the_thoughts_of_a_stage_one_by_one():
     thoughts = [train.schedule(args, stage, [5, 5, 5], fewer)[1] for stage, fewer in
                 (train.stage_at(e, args, 3) for e in range(9))]
     assert thoughts == [0, 1, 2, 3, 4, 5, 6, 6, 6]
+    args.stop = "classifier"        # a problem that is through before the ramp's stage has all its thoughts
+    thoughts = [train.schedule(args, stage, [5], fewer)[1] for stage, fewer in (train.stage_at(e, args, 3) for e in range(9))]
+    assert thoughts == [0, 1, 2, 3, 3, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("method, stage0, last", [
@@ -163,13 +166,14 @@ def test_alike_batches_hold_questions_of_like_length(some):
     assert spread[1] < 0.4 * spread[0]
 
 
-def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
+@pytest.mark.parametrize("stop", ["constant", "classifier"])
+def test_micro_batches_give_the_gradient_of_the_whole_batch(some, stop):
     """Also where the pieces predict different numbers of tokens, as here, where every third problem has lost a step."""
     problems, _, tokens = some
     tokens = [data.Tokens(t.question, t.steps[i % 3 == 0:], t.answer) for i, t in enumerate(tokens)]
     grads = []
     for micro_batch in (40, 7):
-        args = settings(batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0,
+        args = settings(batch_size=40, micro_batch=micro_batch, stop=stop, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0,
                         detach_thoughts=False, init="scratch", lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0)
         gpt, tokenizer = train.first_model(args, problems)
         gpt = gpt.double()
@@ -329,6 +333,13 @@ def test_a_folder_of_problems_trains_like_the_generated_set_it_holds(finished, t
     assert records(tmp_path / "run", "dataset") == records(finished, "dataset")
 
 
+def test_problems_without_steps_train_from_a_folder_with_nothing_but_the_defaults(tmp_path, capsys):
+    for split in data.SPLITS:
+        data.write([data.Problem(f"Is it {i}?", [], "Yes") for i in range(4)], tmp_path / f"{split}.json")
+    train.main(["--dataset", str(tmp_path), "--method", "no_cot", "--epochs", "1", "--n_layer", "1", "--device", "cpu", "--out", str(tmp_path / "run")])
+    assert train.main(["--eval_only", "--out", str(tmp_path / "run"), "--device", "cpu"])["total"] == 4
+
+
 def test_counting_tokens_counts_thoughts_but_not_pauses(finished, tmp_path):
     """The paper's "tokens": what the model makes. A run's thoughts are made, pause tokens are given to it."""
     pause = run(tmp_path / "pause", "--method", "pause")
@@ -445,8 +456,10 @@ def test_two_processes_are_one_with_the_same_batch(tmp_path):
     """Losses to float32 rounding over the first 20 steps, and the same answers; 61 problems, so one share is shorter."""
     command = [*TINY, "--dropout", "0", "--muon_lr", "0", "--train_size", "61", "--test_size", "9", "--n_layer", "2"]
     one = run(tmp_path / "one", *command[len(TINY):])
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29511", "train.py",
-                    *command, "--out", str(tmp_path / "two")], cwd=ROOT, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "train.py",
+                           *command, "--out", str(tmp_path / "two")], cwd=ROOT, capture_output=True, text=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
     pairs = list(zip(records(one), records(tmp_path / "two"), strict=True))
     assert len(pairs) == 5 * 5 + 1
     for a, b in pairs:
@@ -544,7 +557,7 @@ def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_t
     ("--n_head 5", "no multiple of --n_head 5"), ("--lr fast", "fast"), ("--mix 2", "--mix: 2 is not between 0 and 1"),
     ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"),
     ("--out {run}", "--resume"), ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
-    ("--eval_only", "--out"), ("--eval_only --out {tmp}", "no run in"), ("--min_steps 4", "more than --max_steps 3"), ("--lr inf", "--lr: inf"), ("--dataset {run}/log.jsonl", "only for --eval_only"),
+    ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"), ("--eval_only --out {tmp}", "no run in"), ("--min_steps 4", "more than --max_steps 3"), ("--lr inf", "--lr: inf"), ("--dataset {run}/log.jsonl", "only for --eval_only"),
     ("--nodes 4 --names 2 --min_steps 1 --max_steps 1 --train_size 1000", "different prosqa problems"),
     ("--eval_only --out {run} --dataset prontoqa", "trained on prosqa"),
     ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes")])
@@ -612,4 +625,4 @@ def test_sample_says_right_where_it_is_and_wrong_where_not(finished, capsys, mon
 def test_sample_answers_a_question_of_your_own(finished, capsys, monkeypatch):
     monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16), batch.thoughts))
     sample.main([str(finished), "--question", "Alex is a bompus. Is Alex a bompus or a teapot?"])
-    assert capsys.readouterr().out.splitlines()[1] == "written    Is Alex"
+    assert capsys.readouterr().out.splitlines()[1] == "written   Is Alex"
