@@ -570,9 +570,10 @@ def main(argv=None):
     record = test(args, out, device)
     with open(os.devnull if RANK else out / "log.jsonl", "a") as log:
         print(json.dumps(record), file=log)
-    if WORLD > 1:
-        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     data.run_or_explain(main)
+    if WORLD > 1:
+        dist.barrier()                          # none leaves while another still talks to it
+        dist.destroy_process_group()
