@@ -127,10 +127,10 @@ def test_a_disk_that_fails_gets_one_line_and_the_last_checkpoint_still_loads(und
         child = subprocess.Popen([sys.executable, "-c", code, "0", *RUN, "--out", str(out), "--resume"], cwd=ROOT, text=True,
                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     elif trouble == "read-only":
-        if os.geteuid() == 0:
-            child.kill()
-            pytest.skip("root may write to read-only folders")
         out.chmod(0o500)
+        if os.access(out, os.W_OK):
+            child.kill()
+            pytest.skip("this user may write to read-only folders")
     else:
         out.rename(tmp_path / "elsewhere")
     _, err = child.communicate()
