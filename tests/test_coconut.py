@@ -245,6 +245,8 @@ STRANGE = {
     "10^12 words": changed("config", vocab_size=10**12), "10^12 positions": changed("config", block_size=10**12),
     "10^9 layers": changed("config", n_layer=10**9), "10^6 wide": changed("config", n_embd=10**6), "beyond 64 bits": changed("config", vocab_size=10**30),
     "10^12 words that are one": lambda saved: (saved["config"].update(vocab_size=10**12), saved["model"].update({"wte.weight": torch.zeros(1, 16).expand(10**12, 16)})),
+    "10^8 words": changed("config", vocab_size=10**8),
+    "10^8 words that are one": lambda saved: (saved["config"].update(vocab_size=10**8), saved["model"].update({"wte.weight": torch.zeros(1, 16).expand(10**8, 16)})),
     "compressed": compressed}
 
 

@@ -390,6 +390,17 @@ def test_2000_broken_files_are_each_refused_in_one_line_or_come_back_as_they_wer
     assert 800 < refused < 1900
 
 
+@pytest.mark.parametrize("part", [{"edges": [[0, 99]]}, {"edges": [[0]]}, {"edges": [[0, "1"]]}, {"root": -1}, {"target": True}, {"neg_target": None},
+                                  {"idx_to_symbol": [1]}, {"idx_to_symbol": {}}, {"edges": 3}])
+def test_a_graph_that_is_none_is_refused(tmp_path, part):
+    [problem] = make("prosqa", 1)
+    write([problem], tmp_path / "a.json")
+    [item] = json.loads((tmp_path / "a.json").read_text())
+    (tmp_path / "a.json").write_text(json.dumps([item | part]))
+    with pytest.raises(ValueError, match=r"\A.*a.json, item 0: its graph is not .*\Z"):
+        read(tmp_path / "a.json")
+
+
 # ---- Tokens ----------------------------------------------------------------------------------------------------------------
 
 @pytest.fixture(scope="module")
