@@ -195,10 +195,16 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, easy=Fal
         others = [(u, v) for v in range(nodes) for u in parents[v] if (u, v) not in told]
         told.update(rng.sample(others, rng.randint(0, len(others))))
         parents = [[u for u in parents[v] if (u, v) in told] for v in range(nodes)]
-        inner = {u for u, _ in told}
+    return _tell(rng, parents, path, neg_target, concepts, entities)
 
-    # Now in words. Nodes without parents are entities, all others concepts; each edge is a sentence.
-    kept = [v for v in range(nodes) if parents[v] or v in inner]
+
+def _tell(rng, parents, path, neg_target, concepts, entities):
+    """A graph and the path through it that answers the question, in words: each edge is a sentence.
+
+    Nodes without parents get the name of an entity, all others one of a concept, those without any edge none.
+    """
+    root, target, inner = path[0], path[-1], {u for chosen in parents for u in chosen}
+    kept = [v for v in range(len(parents)) if parents[v] or v in inner]
     concepts, entities = rng.sample(concepts, len(concepts)), rng.sample(entities, len(entities))
     name = {v: (concepts if parents[v] else entities).pop() for v in kept}
     number = {v: i for i, v in enumerate(kept)}

@@ -203,11 +203,11 @@ def tokenize(problems, tokenizer, args, block_size, split):
     large = args.dataset == "gsm8k" and split == "train"
     cache = Path(torch.hub.get_dir()) / "coconut/gsm8k-train.npz" if large else None
     tokens = data.TokenSet.of(problems, tokenizer, cache)
-    for i, t in enumerate(tokens):
-        length = len(t.question) + 2 + args.c * args.stages + sum(map(len, t.steps)) + len(t.answer)
-        if length > block_size:
-            raise ValueError(f"{split} problem {i} ('{problems[i].question[:40]}...') takes {length} "
-                             f"positions, but the model has {block_size}")
+    ends = tokens.ends[tokens.first]            # of each problem, after the start of the first
+    lengths = ends[1:] - ends[:-1] + 2 + args.c * args.stages
+    for i in (lengths > block_size).nonzero()[0]:
+        raise ValueError(f"{split} problem {i} ('{problems[i].question[:40]}...') takes {lengths[i]} "
+                         f"positions, but the model has {block_size}")
     return tokens
 
 
