@@ -335,6 +335,18 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
             clock = time.time()
 
 
+def restore(saved, optimizers, out):
+    """Where a last.pt stood: (epochs done, best count, bytes of the log, seconds); the optimizers go on too."""
+    try:
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        epoch, best, log_size = (abs(int(saved[k])) for k in ("epoch", "best", "log_size"))
+        return epoch, best, log_size, float(saved["seconds"])
+    except (KeyError, TypeError, ValueError, AttributeError) as e:
+        raise ValueError(f"{out}/last.pt is no state to go on from ({type(e).__name__}): "
+                         "begin another run") from None
+
+
 def train(args, out, device, gpt=None, saved=None):
     """All stages, epoch by epoch (paper: Method, Training Procedure). gpt, saved: a last.pt to go on from."""
     sets = data.problem_sets(args)
@@ -357,16 +369,7 @@ def train(args, out, device, gpt=None, saved=None):
     steps = -(-len(tokens["train"]) // args.batch_size)     # per epoch
 
     optimizers = make_optimizers(gpt, args)
-    begin, best, log_size, seconds = 0, -1, 0, 0.0
-    if saved:
-        try:
-            for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-                optimizer.load_state_dict(state)
-            begin, best, log_size = (abs(int(saved[k])) for k in ("epoch", "best", "log_size"))
-            seconds = float(saved["seconds"])
-        except (KeyError, TypeError, ValueError, AttributeError) as e:
-            raise ValueError(f"{out}/last.pt is no state to go on from ({type(e).__name__}): "
-                             "begin another run") from None
+    begin, best, log_size, seconds = restore(saved, optimizers, out) if saved else (0, -1, 0, 0.0)
     out.mkdir(parents=True, exist_ok=True)
     log = open(os.devnull if RANK else out / "log.jsonl", "a")          # only the first process writes
     if not RANK:
