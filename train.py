@@ -336,7 +336,7 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
 
 
 def restore(saved, optimizers, out):
-    """Where a last.pt stood: (epochs done, best count, bytes of the log, seconds); the optimizers go on too."""
+    """Where a last.pt stood: (epochs done, best count, bytes of log, seconds); optimizers are restored."""
     try:
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
