@@ -43,27 +43,30 @@ def explicit_forward(gpt, question, n, language, detach=False):
     return gpt.logits(hidden[:, -language.size(1):])
 
 
-def think(gpt, question, length, thoughts, detach=False):
+def think(gpt, question, length, thoughts, detach=False, given=None):
     """Latent mode for a batch: read the questions, then feed all thoughts but the last back, one by one.
 
     question (B, Tq) ids padded on the right, length (B,) of each, thoughts (B,) how many each takes; detach
-    stops gradients between thoughts. Returns the thoughts (B, N, C), the last of which is still to be read,
+    stops gradients between thoughts; given (B, j, C) takes the place of the first j thoughts, to find out
+    what they are worth (sample.py). Returns the thoughts (B, N, C), the last of which is still to be read,
     and the cache with its mask (B, Tq + N), True where a column holds a token or a thought: the i-th thought
     is column Tq + i, at position length + i.
     """
     Tq, N = question.size(1), int(thoughts.max())
     column = torch.arange(Tq + N, device=question.device)
     mask = torch.where(column < Tq, column < length[:, None], column - Tq < thoughts[:, None])
+
+    def thought(i, hidden):             # (B, 1, C) the last hidden state, unless another vector is given
+        hidden = hidden if given is None or i >= given.size(1) else given[:, i, None]
+        return hidden.detach() if detach else hidden
+
     hidden, cache = gpt(gpt.embed(question))                                # pass 1: the question, once
-    thought = hidden[torch.arange(len(length)), length - 1, None]           # (B, 1, C) hidden state at <bot>
-    thought = thought.detach() if detach else thought
-    chain = [thought]
-    for i in range(N - 1):                                                  # passes 2 to N: one position each
+    chain = [thought(0, hidden[torch.arange(len(length)), length - 1, None])]       # from where <bot> stands
+    for i in range(1, N):                                                   # passes 2 to N: one position each
         # A problem that is done thinking waits where its <eot> will be, unseen: mask hides what it adds.
-        position = length + torch.clamp(thoughts, max=i)
-        hidden, cache = gpt(thought, position[:, None], mask[:, :Tq + i + 1], cache)
-        thought = hidden.detach() if detach else hidden                     # (B, 1, C)
-        chain.append(thought)
+        position = length + torch.clamp(thoughts, max=i - 1)
+        hidden, cache = gpt(chain[-1], position[:, None], mask[:, :Tq + i], cache)
+        chain.append(thought(i, hidden))
     return torch.cat(chain, dim=1)[:, :N], cache, mask
 
 
@@ -109,14 +112,15 @@ def loss(gpt, batch, detach=False, stop=False):
 
 
 @torch.no_grad()
-def generate(gpt, batch, eos, max_new_tokens, stop=False):
+def generate(gpt, batch, eos, max_new_tokens, stop=False, given=None):
     """Think, then write greedily until <eos>, a batch at a time.
 
     Of the batch it takes the questions, the numbers of thoughts and, to start with, the first token of the
-    language (<eot>). stop: a problem's thoughts end already where the classifier says so. Returns for each
-    problem the new ids, with <eos> if it came; the thoughts (B, N, C), and how many of them count (B,).
+    language (<eot>). stop: a problem's thoughts end already where the classifier says so. given: as in think.
+    Returns for each problem the new ids, with <eos> if it came; the thoughts (B, N, C), and how many of them
+    count (B,).
     """
-    chain, cache, mask = think(gpt, batch.question, batch.length, batch.thoughts)
+    chain, cache, mask = think(gpt, batch.question, batch.length, batch.thoughts, given=given)
     Tq, N, thoughts = batch.question.size(1), chain.size(1), batch.thoughts
     if stop and N:  # what is past the end was thought along with the batch, and is hidden from here on
         i = torch.arange(N, device=chain.device)

@@ -90,18 +90,18 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
               *(has[x] for x in adjective if x != target)]
     rules = needed + (rng.sample(others, rng.randint(0, len(others))) if easy else others)
     rng.shuffle(rules)
-    facts = [f"{entity} is {_a(x)}." for x in (chain[0], c)]
+    facts = [f"{entity} is {with_article(x)}." for x in (chain[0], c)]
     rng.shuffle(facts)
 
     conclusion = f"{entity} is {'not ' * negated[target]}{adjective[target]}."
     opposite = f"{entity} is {'not ' * (not negated[target])}{adjective[target]}."
     true = rng.random() < 0.5
-    steps = [f"{entity} is {_a(x)}. {rule}" for x, rule in zip(chain, needed)] + [conclusion]
+    steps = [f"{entity} is {with_article(x)}. {rule}" for x, rule in zip(chain, needed)] + [conclusion]
     query = f"True or false: {conclusion if true else opposite}"
     return Problem(" ".join([*rules, *facts, query]), steps, str(true))
 
 
-def _a(noun):
+def with_article(noun):
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
@@ -110,7 +110,7 @@ def _rule(rng, plain, subject, predicate, is_concept=False):
     if not plain and rng.random() < 0.5:
         return f"{subject.capitalize()}es are {predicate}{'es' if is_concept else ''}."
     quantifier = "Every" if plain else rng.choice(["Each", "Every"])
-    return f"{quantifier} {subject} is {_a(predicate) if is_concept else predicate}."
+    return f"{quantifier} {subject} is {with_article(predicate) if is_concept else predicate}."
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ PROSQA_ENTITIES = ("Alex Bob Carol Davis Eva Fae Gabriel Jack Max "
                    "Oliver Polly Rex Sally Sam Stella Tom Wren").split()
 
 
-def prosqa_graph(rng, nodes):
+def prosqa_graph(rng, nodes, mean_parents=1.5):
     """(parents, family, depth) of every node. Nodes come one by one and choose parents among the earlier.
 
     Nodes 0 and 1 are the roots. A node's family is 1 for the descendants of node 0, 2 for those of node 1, 3
@@ -137,7 +137,7 @@ def prosqa_graph(rng, nodes):
         chosen_family = 1 if rng.random() < 0.35 else 2 if rng.random() < 0.7 else None
         pool = [u for u in range(v) if chosen_family in (None, family[u])]
         # The first to ring in a race of exponential clocks are a weighted draw without replacement.
-        chosen = sorted(pool, key=lambda u: rng.expovariate(1.5 * depth[u] + 1))[:_poisson(rng, 1.5)]
+        chosen = sorted(pool, key=lambda u: rng.expovariate(1.5 * depth[u] + 1))[:_poisson(rng, mean_parents)]
         parents.append(chosen)
         family.append(functools.reduce(int.__or__, (family[u] for u in chosen), 0))
         depth.append(1 + min(depth[u] for u in chosen if family[u]) if family[v] in (1, 2) else 0)
@@ -152,13 +152,17 @@ def _poisson(rng, mean):
     return count
 
 
-def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, easy=False):
+def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_steps=1, parents=1.5,
+                   easy=False):
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
     neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
     the paper's 28 about 23 remain). names: use only the first so many concept names, and entity names.
-    easy: only some of the edges that lead neither to the target nor to neg_target (results/quick.md).
+    neg_steps: neg_target is at least so many steps from its root. In small graphs it mostly hangs directly
+    under it, and who looks for that need not search. parents: how many a node gets, on average.
+    easy: only some of the edges that lead neither to the target nor to neg_target, which may be anywhere
+    (results/quick.md).
     """
     concepts, entities = PROSQA_CONCEPTS[:names], PROSQA_ENTITIES[:names]
     most = len(concepts) + len(entities)
@@ -167,35 +171,37 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, easy=Fal
     if min_steps > max_steps:
         raise ValueError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
     for _ in range(10_000):
-        parents, family, depth = prosqa_graph(rng, nodes)
-        inner = {u for chosen in parents for u in chosen}
+        sources, family, depth = prosqa_graph(rng, nodes, parents)
+        inner = {u for chosen in sources for u in chosen}
         leaves = [[v for v in range(2, nodes) if family[v] == root + 1 and v not in inner] for root in (0, 1)]
         steps = max((depth[v] for v in leaves[0] + leaves[1]), default=0)
-        parentless = sum(not chosen for chosen in parents)
+        wrong = [[v for v in side if easy or depth[v] >= neg_steps] for side in leaves]
+        roots = [r for r in (0, 1) if wrong[1 - r] and any(depth[v] == steps for v in leaves[r])]
+        parentless = sum(not chosen for chosen in sources)
         named = parentless <= len(entities) and nodes - parentless <= len(concepts)
-        if all(leaves) and min_steps <= steps <= max_steps and named:
+        if roots and min_steps <= steps <= max_steps and named:
             break
     else:
         raise ValueError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
                          f"of {min_steps} to {max_steps} steps: ask for other nodes or steps")
-    root = rng.choice([r for r in (0, 1) if any(depth[v] == steps for v in leaves[r])])
+    root = rng.choice(roots)
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
-    neg_target = rng.choice(leaves[1 - root])
+    neg_target = rng.choice(wrong[1 - root])
 
     def path_to(v):                 # one of the shortest from its root, drawn from its end
         path = [v]
         while path[0] > 1:
             w = path[0]
-            before = [u for u in parents[w] if family[u] == family[v] and depth[u] == depth[w] - 1]
+            before = [u for u in sources[w] if family[u] == family[v] and depth[u] == depth[w] - 1]
             path.insert(0, rng.choice(before))
         return path
     path = path_to(target)
     if easy:
         told = {edge for way in (path, path_to(neg_target)) for edge in zip(way, way[1:])}
-        others = [(u, v) for v in range(nodes) for u in parents[v] if (u, v) not in told]
+        others = [(u, v) for v in range(nodes) for u in sources[v] if (u, v) not in told]
         told.update(rng.sample(others, rng.randint(0, len(others))))
-        parents = [[u for u in parents[v] if (u, v) in told] for v in range(nodes)]
-    return _tell(rng, parents, path, neg_target, concepts, entities)
+        sources = [[u for u in sources[v] if (u, v) in told] for v in range(nodes)]
+    return _tell(rng, sources, path, neg_target, concepts, entities)
 
 
 def _tell(rng, parents, path, neg_target, concepts, entities):
@@ -234,7 +240,7 @@ def generate(name, sizes, seed=0, **options):
 
     Each set has its own random stream, so that another size of one leaves the others as they were. A set
     named "easy" has easy problems. `options` go to the generator of `name`: hops and plain for prontoqa;
-    nodes, min_steps, max_steps and names for prosqa.
+    nodes, min_steps, max_steps, names, neg_steps and parents for prosqa.
     """
     seen, sets = set(), {}
     for split in sorted(sizes, key=("test", "valid", "train", "easy").index):
@@ -508,6 +514,54 @@ def grade(problem, text):
     return answer_of(text) == answer_of(problem.answer)
 
 
+def told_edges(question):
+    """The graph in a question's sentences: {sentence: (from, to)} for each that says what something is."""
+    edges = {}
+    for sentence in re.findall(r"[^.?]+\.", question):
+        one, many = r"(?:(?:Every|Each) )?(\w+) is an? (\w+)\.", r"(\w+)es are (\w+)es\."
+        if found := re.fullmatch(f"{one}|{many}", sentence.strip()):
+            a, b, many_a, many_b = found.groups()
+            edges[sentence.strip()] = (a or many_a.lower(), b or many_b)
+    return edges
+
+
+def distances(edges, root):
+    """{node: fewest edges from root} over all nodes that can be reached along the (from, to) pairs."""
+    found, ring = {root: 0}, [root]
+    while ring:
+        ring = list(dict.fromkeys(v for node in ring for u, v in edges if u == node and v not in found))
+        found |= {v: 1 + max(found.values()) for v in ring}
+    return found
+
+
+PATH_CLASSES = ("Correct Path", "Longer Path", "Hallucination", "Wrong Target",
+                "Correct Label", "Incorrect Label")
+
+
+def classify_path(problem, text, partial=False):
+    """Which of PATH_CLASSES the reasoning in a generated ProsQA text is. Paper: Understanding the Latent
+    Reasoning in Coconut, Experimental Setup.
+
+    A written path counts, whatever answer follows it; without one the answer does. A Correct Path is a
+    shortest one from the entity to the target, a Longer Path reaches the target too, one with a Wrong Target
+    ends elsewhere. A Hallucination has a step that the question does not tell, or a gap. partial: thoughts
+    stand for the first steps, so the path may begin wherever the entity leads, and is judged completed.
+    """
+    lines = [line.strip() for line in text.split("###")[0].splitlines() if line.strip()]
+    if not lines:
+        return "Correct Label" if grade(problem, text) else "Incorrect Label"
+    edges, (root, *_, target) = told_edges(problem.question), answer_of(problem.answer).strip(".").split()
+    path, distance = [edges.get(line) for line in lines], distances(edges.values(), root)
+    if None in path or any(one[1] != other[0] for one, other in zip(path, path[1:])):
+        return "Hallucination"
+    start, end = path[0][0], path[-1][1]
+    if start not in distance or start != root and not partial:
+        return "Hallucination"
+    if end != target:
+        return "Wrong Target"
+    return "Correct Path" if distance[start] + len(path) == distance[target] else "Longer Path"
+
+
 # ------------------------------------------------------------------------------------------------------------
 # python data.py prosqa
 
@@ -562,7 +616,8 @@ def number(kind, low, high=float("inf")):
     return convert
 
 
-PROBLEM_FLAGS = "train_size valid_size test_size hops plain nodes min_steps max_steps names data_seed".split()
+PROBLEM_FLAGS = ("train_size valid_size test_size hops plain nodes min_steps max_steps names neg_steps "
+                 "parents data_seed").split()
 
 
 def add_problem_flags(parser):
@@ -577,6 +632,8 @@ def add_problem_flags(parser):
     add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
     add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
     add("--names", type=count, help="ProsQA: how many concept and entity names to use (default: 38, 17)")
+    add("--neg_steps", type=count, help="ProsQA: fewest steps to the wrong answer (default: 1)")
+    add("--parents", type=number(float, 0), help="ProsQA: parents of a node, on average (default: 1.5)")
     add("--data_seed", type=int, help="seed of the generated problems (default: 0)")
 
 

@@ -97,9 +97,9 @@ SETTINGS = {
     "quick": {
         "prontoqa": QUICK | dict(hops=2, plain=True, train_size=20000, valid_size=200, test_size=800,
                                  epochs=17, easy_epochs=11),
-        "prosqa": QUICK | dict(nodes=9, names=9, min_steps=3, max_steps=3,
+        "prosqa": QUICK | dict(nodes=9, names=9, min_steps=3, max_steps=3, neg_steps=2,
                                train_size=20000, valid_size=300, test_size=500,
-                               epochs=20, easy_epochs=10),
+                               epochs=19, easy_epochs=10),
     },
 }
 
@@ -427,15 +427,20 @@ def open_run(out, device):
     return gpt.eval(), tokenizer, run, saved["stage"], saved["last_stage"]
 
 
+def test_problems(args, run, out):
+    """The run's own test problems, or those that --dataset and the problem flags ask for."""
+    if args.dataset in data.GENERATORS and args.dataset != run.dataset:
+        raise ValueError(f"{out} was trained on {run.dataset}, not {args.dataset}: name another run")
+    if args.dataset in (None, run.dataset):
+        given = {flag: vars(args)[flag] for flag in data.PROBLEM_FLAGS if vars(args)[flag] is not None}
+        args = argparse.Namespace(**vars(run) | given)
+    return data.problem_sets(args, ("test",))["test"]
+
+
 def test(args, out, device):
     """The best checkpoint of the run in `out` on its own test problems, or on those of another --dataset."""
     gpt, tokenizer, run, stage, last_stage = open_run(out, device)
-    if args.dataset in data.GENERATORS and args.dataset != run.dataset:
-        raise ValueError(f"{out} was trained on {run.dataset}, not {args.dataset}: name another run")
-    if args.dataset in (None, run.dataset):     # problem flags that are given now win over those of the run
-        given = {flag: vars(args)[flag] for flag in data.PROBLEM_FLAGS if vars(args)[flag] is not None}
-        args = argparse.Namespace(**vars(run) | given)
-    problems = data.problem_sets(args, ("test",))["test"]
+    problems = test_problems(args, run, out)
     words = set(data.Tokenizer.of(problems).words)
     if tokenizer.words and len(words - set(tokenizer.words)) > len(words) / 2:
         raise ValueError(f"most words of {args.dataset} are new to {out}: it was trained on other problems")
@@ -444,7 +449,8 @@ def test(args, out, device):
     for problem, text in mistakes[:5]:
         said = data.visible(" / ".join(text.splitlines())[:100])
         print(f"  wrong: ...{problem.question[-60:]} -> {said}, not {problem.answer}")
-    record = dict(kind="test", dataset=args.dataset, stage=stage, last_stage=last_stage, **result)
+    dataset = args.dataset or run.dataset
+    record = dict(kind="test", dataset=dataset, stage=stage, last_stage=last_stage, **result)
     print(show(record), flush=True)
     return record
 

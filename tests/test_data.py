@@ -558,6 +558,100 @@ def test_at_the_papers_sizes_no_test_problem_is_a_training_problem(name, seed):
         assert not found["train"] & found["test"] and not found["train"] & found["valid"] and not found["valid"] & found["test"]
 
 
+# The ants: Tom - ant - cat - dog is shortest, ant - bee - cat one longer; Sam leads elsewhere.
+ANTS = Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. Every dog is a hen. "
+               "Tom is a fox. Is Tom a dog or elk?", ["Tom is a ant.", "Every ant is a cat.", "Every cat is a dog."], "Tom is a dog.")
+
+
+@pytest.mark.parametrize("text, whole, completed", [
+    ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Correct Path", "Correct Path"),
+    ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is a dog.\n### Tom is a elk.", "Correct Path", "Correct Path"),
+    ("Tom is a ant.\nEvery ant is a bee.\nEvery bee is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Longer Path", "Longer Path"),
+    ("Every cat is a dog.\n### Tom is a dog.", "Hallucination", "Correct Path"),
+    ("Every bee is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Hallucination", "Longer Path"),
+    ("Tom is a ant.\nEvery cat is a dog.\n### Tom is a dog.", "Hallucination", "Hallucination"),              # a gap
+    ("Tom is a ant.\nEvery ant is a dog.\n### Tom is a dog.", "Hallucination", "Hallucination"),              # an edge that is none
+    ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is", "Hallucination", "Hallucination"),                   # cut off
+    ("Sam is a elk.\n### Tom is a elk.", "Hallucination", "Hallucination"),                                   # not from Tom
+    ("Tom is a fox.\n### Tom is a dog.", "Wrong Target", "Wrong Target"),
+    ("Tom is a ant.\nEvery ant is a cat.\n### Tom is a dog.", "Wrong Target", "Wrong Target"),               # stops early
+    ("Every cat is a dog.\nEvery dog is a hen.\n### Tom is a dog.", "Hallucination", "Wrong Target"),         # goes too far
+    ("### Tom is a dog.", "Correct Label", "Correct Label"), ("### Tom is a elk.", "Incorrect Label", "Incorrect Label"),
+    ("", "Incorrect Label", "Incorrect Label"), ("\n\n###", "Incorrect Label", "Incorrect Label")])
+def test_each_class_of_reasoning_by_hand(text, whole, completed):
+    assert data.classify_path(ANTS, text) == whole and data.classify_path(ANTS, text, partial=True) == completed
+
+
+def every_path(problem):
+    """All walks from the entity, each as its sentences, from the graph that the problem carries."""
+    g, found = problem.graph, []
+    names, fed = g["idx_to_symbol"], {b for _, b in g["edges"]}
+
+    def walk(node, sentences):
+        for a, b in g["edges"]:
+            if a == node:
+                longer = (*sentences, f"Every {names[a]} is a {names[b]}." if a in fed else f"{names[a]} is a {names[b]}.")
+                found.append((longer, names[b]))
+                walk(b, longer)
+    walk(g["root"], ())
+    return found
+
+
+def slow_class(problem, text, partial):
+    lines = tuple(line.strip() for line in text.partition("###")[0].split("\n") if line.strip())
+    if not lines:
+        return "Correct Label" if text.endswith("### " + problem.answer) else "Incorrect Label"
+    paths, target = every_path(problem), problem.graph["idx_to_symbol"][problem.graph["target"]]
+    fitting = [(path, end) for path, end in paths if (path[-len(lines):] if partial else path) == lines]
+    if not fitting:
+        return "Hallucination"
+    if fitting[0][1] != target:
+        return "Wrong Target"
+    shortest = min(len(path) for path, end in paths if end == target)
+    return "Correct Path" if min(len(path) for path, _ in fitting) == shortest else "Longer Path"
+
+
+def test_the_classes_agree_with_a_search_through_all_paths_on_thousands_of_texts():
+    rng, seen = random.Random(1), Counter()
+    for problem in make("prosqa", 150, nodes=14, min_steps=2, max_steps=4):
+        paths = [list(path) for path, _ in every_path(problem)]
+        to_target = [path for path in paths if path[-1] == problem.steps[-1]]
+        told = [s + "." for s in problem.question.split("? ")[0].split(". ")[:-1]]
+        for _ in range(20):
+            path = list(rng.choice([problem.steps, rng.choice(to_target), rng.choice(paths)]))
+            kind = rng.choice(["as it is", "dropped", "swapped", "invented", "extended", "shuffled", "begun later", "none"])
+            at = rng.randrange(len(path))
+            if kind == "dropped":
+                del path[at]
+            elif kind == "swapped":
+                path[at] = rng.choice(told)
+            elif kind == "invented":
+                words, other = path[at].split(), rng.choice(told).split()
+                path[at] = " ".join(words[:-1] + other[-1:])
+            elif kind == "extended":
+                path.insert(rng.randint(0, len(path)), rng.choice(told))
+            elif kind == "shuffled":
+                rng.shuffle(path)
+            elif kind == "begun later":
+                path = path[at:]
+            elif kind == "none":
+                path = []
+            text = "".join(step + "\n" for step in path) + "### " + rng.choice([problem.answer, "Tom is a wumpus."])
+            for partial in (False, True):
+                found = data.classify_path(problem, text, partial)
+                assert found == slow_class(problem, text, partial), (problem, text, partial)
+                seen[found] += 1
+    assert set(seen) == set(data.PATH_CLASSES) and min(seen.values()) > 100 and sum(seen.values()) == 6000
+
+
+def test_a_questions_sentences_tell_its_graph():
+    for problem in make("prosqa", 50):
+        names = problem.graph["idx_to_symbol"]
+        assert sorted(data.told_edges(problem.question).values()) == sorted((names[a], names[b]) for a, b in problem.graph["edges"])
+    question = "Each zumpus is an impus. Wumpuses are not shy. Gorpuses are lempuses. Every yumpus is hot. Max is a zumpus. True or false: Max is a gorpus."
+    assert list(data.told_edges(question.split(" True")[0]).values()) == [("zumpus", "impus"), ("gorpus", "lempus"), ("Max", "zumpus")]
+
+
 # ---- GSM8K, GPT-2's vocabulary, problems kept in ids -----------------------------------------------------------------------
 
 def test_a_line_of_gsm8k_is_a_problem(tmp_path):

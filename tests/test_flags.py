@@ -27,7 +27,7 @@ FLAGS = {
     "train_size": ("", "--train_size 50", "0"), "valid_size": ("", "--valid_size 5", "0"), "test_size": ("", "--test_size 7", "0"),
     "hops": (PRONTO, "--dataset prontoqa --hops 1 --easy_epochs 0", "9"), "plain": (PRONTO, PRONTO + " --no-plain", None),
     "nodes": ("", "--nodes 10 --names 10", "0"), "min_steps": ("", "--min_steps 1", "0"), "max_steps": ("", "--max_steps 4", "0"),
-    "names": ("", "--names 12", "0"), "data_seed": ("", "--data_seed 1", "x"), "init": ("", "", "nowhere.bin"),
+    "names": ("", "--names 12", "0"), "neg_steps": ("", "--neg_steps 1", "0"), "parents": ("", "--parents 2", "-1"), "data_seed": ("", "--data_seed 1", "x"), "init": ("", "", "nowhere.bin"),
     "n_layer": ("", "--n_layer 2", "0"), "n_head": ("", "--n_head 4", "3"), "n_embd": ("", "--n_embd 32", "0"), "dropout": ("", "--dropout 0.2", "1"),
     "batch_size": ("", "--batch_size 8", "0"), "micro_batch": ("--dropout 0.3", "--dropout 0.3 --micro_batch 4", "0"), "lr": ("", "--lr 0.02", "-1"),
     "muon_lr": ("", "--muon_lr 0", "-1"), "warmup": ("", "--warmup 5", "-1"), "decay": ("", "--decay 0", "2"), "weight_decay": ("", "--weight_decay 0.5", "-1"),
@@ -54,7 +54,8 @@ def test_every_flag_is_explained_with_its_default_and_is_in_this_test(monkeypatc
         assert own or isinstance(action, (argparse._StoreTrueAction, argparse.BooleanOptionalAction)), f"{name}: its default is not told"
     assert all(f"{k}={v}" in text.replace("\n", " ") for row in rows for k, v in row.items())
     flags, _ = actions(sample, monkeypatch)
-    assert flags.keys() == {"run", "question", "thoughts", "n", "init", "prompt", "device"} and all(len(a.help) > 8 for a in flags.values())
+    looks = {"tree", "sweep_thoughts", "parallel", "corrupt", "curve", "wrong"}
+    assert flags.keys() == {"run", "question", "thoughts", "n", "init", "prompt", "device", "dataset", "plot", *looks, *data.PROBLEM_FLAGS} and all(len(a.help) > 8 for a in flags.values())
 
 
 def outcome(out, flags):
