@@ -2,44 +2,336 @@
 
 Paper: "Understanding the Latent Reasoning in Coconut". A continuous thought is a hidden state that was never
 turned into a word; but it lives where hidden states live, so the language model's head can be asked which
-words it is close to.
+words it is close to. And thinking can be cut short: after fewer thoughts the model writes the steps that are
+left, and the probabilities of the first word that it could write are a picture of its search.
 
     python sample.py RUN                    some test problems of the run, each thought in words
     python sample.py RUN --question "..."   a question of your own
     python sample.py RUN --thoughts 1       with another number of thoughts than the run was trained for
+    python sample.py RUN --tree             one problem's search tree
+    python sample.py RUN --sweep_thoughts   answers and written paths after 0, 1, 2, ... steps of thought
+    python sample.py RUN --parallel         how many nodes a thought keeps in view, over the test set
+    python sample.py RUN --corrupt          are the thoughts used? noise, another order, another problem's
+    python sample.py RUN RUN2 --curve       loss and accuracy per epoch
     python sample.py --init gpt2 --prompt "..."     no thoughts: the official GPT-2 continues a text
 """
 
 import argparse
+import json
+import os
+from collections import Counter
 from pathlib import Path
+
+import torch
 
 import coconut
 import data
 import train
 
 
-def ask(gpt, tokenizer, problem, run, stage, thoughts=None, top=5):
-    """One problem to a trained model: the text it writes, and each thought's top (word, probability) pairs.
+@torch.no_grad()
+def ask(gpt, tokenizer, problems, run, n, stop=False, given=None):
+    """What the model writes after n fillers: texts, thoughts (P, N, C), and how many of them count (P,).
 
-    thoughts: how many fillers; None takes as many as the run's schedule gives at that stage.
+    stop: the run's classifier may end the thoughts earlier. given (P, j, C): vectors in place of the first j
+    thoughts; or of pauses, which one by one are the same to the model as together.
     """
-    tokens = data.Tokens.of(problem, tokenizer)
-    removed, _ = train.schedule(run, stage, list(map(len, tokens.steps)))
-    n = train.schedule(run, stage, [0] * run.stages)[1] if thoughts is None else thoughts
-    sequence = data.encode(tokens, tokenizer, train.METHODS[run.method][0], removed, n)
-    batch = data.collate([sequence]).to(gpt.wte.weight.device)
-    size, taken = gpt.config.block_size, len(sequence.question) + sequence.thoughts
-    if taken >= size:
-        raise ValueError(f"question and thoughts take {taken} positions, but the model has {size}")
-    stop = run.stop == "classifier" and thoughts is None
-    written, chain, number = coconut.generate(
-        gpt, batch, tokenizer.eos, min(size - taken, run.max_new_tokens), stop)
-    scores = gpt.logits(chain[0, :number[0]])[:, :tokenizer.vocab_size]         # chain[0] (N, C) -> (N, V)
-    best = scores.softmax(-1).topk(top)                                         # (N, top)
-    pairs = map(zip, best.indices.tolist(), best.values.tolist())   # per thought
-    words = [[(tokenizer.decode([i]), p) for i, p in thought] for thought in pairs]
-    return tokenizer.decode([i for i in written[0] if i != tokenizer.eos]), words
+    filler = "thought" if given is not None else train.METHODS[run.method][0]
+    size, texts, chains, numbers = gpt.config.block_size, [], [], []
+    for start in range(0, len(problems), 64):
+        rows = [data.encode(data.Tokens.of(p, tokenizer), tokenizer, filler, 0, n)
+                for p in problems[start:start + 64]]
+        batch = data.collate(rows).to(gpt.wte.weight.device)
+        room = size - max(len(row.question) + row.thoughts for row in rows)
+        if room < 1:
+            raise ValueError(f"question and thoughts take {size - room} positions, but the model has {size}")
+        some = None if given is None else given[start:start + 64]
+        written, chain, number = coconut.generate(
+            gpt, batch, tokenizer.eos, min(room, run.max_new_tokens), stop, some)
+        texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
+        chains.append(chain)
+        numbers.append(number)
+    return texts, torch.cat(chains), torch.cat(numbers)
 
+
+def in_words(gpt, tokenizer, thoughts, top=5):
+    """Each of the thoughts (N, C) as the `top` words closest to it, [(word, probability), ...]."""
+    best = gpt.logits(thoughts)[:, :tokenizer.vocab_size].softmax(-1).topk(top)         # (N, top)
+    return [[(tokenizer.decode([i]), p) for i, p in zip(*one)]
+            for one in zip(best.indices.tolist(), best.values.tolist())]
+
+
+def bar(share, width):
+    """A share from 0 to 1 as a bar of so many characters."""
+    eighths = round(share * 8 * width)
+    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).strip().ljust(width)
+
+
+def show(problem, text, thoughts):
+    """One problem, its thoughts in words, and the answer, in 100 columns. True if the answer is right."""
+    print(f"question  {problem.question}")
+    for i, words in enumerate(thoughts, start=1):
+        cells = [f"{data.visible(word.strip() or word)[:9]:>9} {p:4.0%} {bar(p, 2)}" for word, p in words]
+        print(f"thought {i:<2}" + "".join(f"{cell:18}" for cell in cells).rstrip())
+    right = data.grade(problem, text)
+    print(f"written   {data.visible(' / '.join(text.splitlines()))}")
+    print(f"truth     {problem.answer}   {'right' if right else 'wrong'}\n" if problem.answer else "")
+    return right
+
+
+# ------------------------------------------------------------------------------------------------------------
+# The search tree: what the model would write next, if it stopped thinking now.
+
+@torch.no_grad()
+def node_values(gpt, tokenizer, problem, run, k):
+    """{node: value} after k steps' worth of thoughts: the probability that the next written step is about it.
+
+    Paper: Interpreting the Latent Search Tree. <eot> is forced, and the beginning that all steps share:
+    "Every" in ProsQA, the entity in ProntoQA, whose steps begin "Max is a wumpus.". The value is the product
+    of the probabilities of the tokens that follow.
+    """
+    nodes = sorted({v for _, v in data.told_edges(problem.question).values()})
+    entity = path_of(problem)[0]
+    begin = "Every {}" if problem.graph or problem.answer.startswith(entity) else entity + " is {}"
+    named = nodes if begin.startswith("Every") else [data.with_article(v) for v in nodes]
+    ids = [tokenizer.encode(begin.format(name)) for name in named]
+    forced = len(os.path.commonprefix(ids))
+    question = tokenizer.encode(problem.question + "\n")
+    filler = train.METHODS[run.method][0]
+    batch = data.collate([data.encode(data.Tokens(question, [], row), tokenizer, filler, 0, k * run.c)
+                          for row in ids]).to(gpt.wte.weight.device)
+    if batch.question.size(1) + k * run.c + batch.language.size(1) > gpt.config.block_size:
+        raise ValueError(f"{k * run.c} thoughts and the question are more than the model's positions")
+    chain, cache, mask = coconut.think(gpt, batch.question, batch.length, batch.thoughts)
+    hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.thoughts, chain, cache, mask)
+    scores = gpt.logits(hidden).log_softmax(-1)                                             # (nodes, Tl, V)
+    right = scores.gather(2, batch.target.clamp(min=0)[:, :, None])[:, :, 0]                # (nodes, Tl)
+    right = right.masked_fill(batch.target < 0, 0)[:, forced:]
+    return dict(zip(nodes, right.sum(1).exp().tolist()))
+
+
+def path_of(problem):
+    """The nodes of the problem's written path, the entity first."""
+    pairs = list(data.told_edges(" ".join(problem.steps)).values())
+    return [pairs[0][0]] + [v for _, v in pairs]
+
+
+def height(edges, node):
+    """Fewest edges from a node to a leaf."""
+    return min(d for v, d in data.distances(edges, node).items() if not any(u == v for u, _ in edges))
+
+
+def tree(gpt, tokenizer, problem, run):
+    """The part of the graph that the entity reaches, as rows (depth, node, value, height, on the true path).
+
+    A node at depth k has its value after k steps of thought, None at the last step, after which no other
+    would be written. A node that several ways lead to stands at the end of each.
+    """
+    edges, path = list(data.told_edges(problem.question).values()), path_of(problem)
+    values = {k: node_values(gpt, tokenizer, problem, run, k) for k in range(1, len(problem.steps))}
+    rows = []
+
+    def visit(way):
+        k, node = len(way) - 1, way[-1]
+        rows.append((k, node, values.get(k, {}).get(node), height(edges, node), way == path[:k + 1]))
+        for child in sorted(v for u, v in edges if u == node and k < len(path) - 1):
+            visit(way + [child])
+    visit(path[:1])
+    return rows
+
+
+def show_tree(problem, rows):
+    print(f"question  {problem.question}\nanswer    {problem.answer}\n")
+    print(f"{'':34}value after as many thoughts as the node is deep    height")
+    for depth, node, value, high, on_path in rows:
+        name = "    " * depth + node + " *" * on_path
+        number = "" if value is None else f"{value:4.0%} {bar(value, 20)}"
+        print(f"{name:34}{number:48}{high:>6}")
+    print("* the path to the answer")
+
+
+def draw_tree(plt, rows):
+    figure, axes = plt.subplots(figsize=(7, 0.4 * len(rows) + 0.8))
+    for i, (depth, node, value, high, on_path) in enumerate(rows):
+        parent = max((j for j in range(i) if rows[j][0] == depth - 1), default=None)
+        color = "tab:green" if on_path else "black"
+        if parent is not None:
+            axes.plot([depth - 1, depth - 1, depth - 0.05], [-parent - 0.3, -i, -i], color=color, lw=1)
+        axes.text(depth, -i, f"{node} {'' if value is None else f'{value:.2f}'}", va="center", color=color)
+    axes.set(xlim=(-0.2, rows and max(row[0] for row in rows) + 1.2), ylim=(0.7 - len(rows), 0.7))
+    axes.axis("off")
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Over the whole test set.
+
+def sweep(gpt, tokenizer, problems, run):
+    """After k = 0 ... K steps of thought: rows (k, answers right, {class of path: problems})."""
+    rows = []
+    for k in range(run.stages + 1):
+        texts, _, _ = ask(gpt, tokenizer, problems, run, k * run.c)
+        classes = Counter(data.classify_path(p, text, k > 0) for p, text in zip(problems, texts))
+        rows.append((k, sum(map(data.grade, problems, texts)), classes))
+    return rows
+
+
+def show_sweep(rows, total):
+    heads = [[*name.split(), ""][:2] for name in data.PATH_CLASSES]
+    for line in zip(["steps of", "thought"], ["answer", "right"], *heads):
+        print(f"{line[0]:8}" + "".join(f"{word:>13}" for word in line[1:]))
+    for k, right, classes in rows:
+        shares = [right, *(classes[name] for name in data.PATH_CLASSES)]
+        print(f"{k:8}" + "".join(f"{share / total:13.1%}" for share in shares))
+
+
+def draw_sweep(plt, rows, total):
+    figure, axes = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    ks, bottom = [row[0] for row in rows], [0.0] * len(rows)
+    colors = "#2a7f3f", "#8fcf9f", "#c0392b", "#e8a798", "#4d7eb8", "#b5c9e2"
+    for name, color in zip(data.PATH_CLASSES, colors):
+        heights = [row[2][name] / total for row in rows]
+        axes.bar(ks, heights, 0.7, bottom, label=name, color=color)
+        bottom = [b + h for b, h in zip(bottom, heights)]
+    axes.plot(ks, [row[1] / total for row in rows], "k.-", label="answer right")
+    axes.set(xlabel="steps replaced by thoughts", ylabel="share of test problems", xticks=ks)
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
+
+
+def parallel(gpt, tokenizer, problems, run):
+    """Rows (k, value, height, leads to the target) of all nodes k = 1 or 2 steps from their entities, and for
+    each k the mean probability of the best 1, 2, 3 nodes of a problem."""
+    rows, best = [], {1: [], 2: []}
+    for problem in problems:
+        edges, path = list(data.told_edges(problem.question).values()), path_of(problem)
+        ring = {path[0]}
+        for k in (1, 2):
+            ring = {v for u, v in edges if u in ring}
+            if k >= len(problem.steps):
+                break
+            values = node_values(gpt, tokenizer, problem, run, k)
+            top = sorted(values.values(), reverse=True)
+            best[k].append([sum(top[:m]) for m in (1, 2, 3)])
+            rows += [(k, values[v], height(edges, v), path[-1] in data.distances(edges, v))
+                     for v in sorted(ring)]
+    if not best[1]:
+        raise ValueError("no problem has two steps or more: nothing is written after a thought")
+    return rows, {k: torch.tensor(shares).mean(0).tolist() for k, shares in best.items() if shares}
+
+
+def show_parallel(rows, best):
+    def mean(numbers):
+        numbers = list(numbers)
+        return f"{sum(numbers) / len(numbers):6.1%} of {len(numbers):<5}" if numbers else f"{'-':15}"
+    print("after thought   best node   best two   best three")
+    for k, shares in best.items():
+        print(f"{k:13}{shares[0]:12.1%}{shares[1]:11.1%}{shares[2]:13.1%}")
+    print("\nmean value of the nodes so many steps from the entity, and how many they are\n"
+          "after thought   height   leads to the target   leads elsewhere")
+    for k in best:
+        for high in ("all", *sorted({row[2] for row in rows if row[0] == k})):
+            some = [row for row in rows if row[0] == k and high in ("all", row[2])]
+            print(f"{k:13}{high:>9}   {mean(row[1] for row in some if row[3]):21} "
+                  f"{mean(row[1] for row in some if not row[3])}")
+
+
+def draw_parallel(plt, rows, best):
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    for k, shares in best.items():
+        left.plot([1, 2, 3], shares, "o-", label=f"after thought {k}")
+        some = [row for row in rows if row[0] == k]
+        for leads, style in ((True, "o-"), (False, "x--")):
+            heights = sorted({row[2] for row in some if row[3] == leads})
+            means = [torch.tensor([row[1] for row in some if row[2:] == (h, leads)]).mean() for h in heights]
+            right.plot(heights, means, style, color=f"C{k - 1}",
+                       label=f"thought {k}, leads {'to the target' if leads else 'elsewhere'}")
+    left.set(xlabel="best so many nodes", ylabel="probability they hold", xticks=[1, 2, 3], ylim=(0, 1))
+    right.set(xlabel="height of the node", ylabel="mean value", ylim=(0, 1))
+    left.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=7)
+
+
+def corrupt(gpt, tokenizer, problems, run):
+    """Accuracy when thoughts (or pauses) are tampered with: rows (what was done, answers right).
+
+    Noise has the mean and spread of the numbers in all thoughts of the test set. Whatever is put in is fed
+    back as the input, so that thoughts after it see it; another order and another problem's are of the run's
+    own, untouched thoughts. Another problem is one with as many steps.
+    """
+    torch.manual_seed(0)
+    n = train.schedule(run, run.stages, [0] * run.stages)[1]
+    pauses = train.METHODS[run.method][0] == "pause"        # all are given: left alone, thoughts would follow
+    if pauses:
+        own = gpt.wte.weight[tokenizer.pause].detach().expand(len(problems), n, -1)
+    else:
+        _, own, _ = ask(gpt, tokenizer, problems, run, n)                               # (P, n, C)
+    noise = own.mean() + own.std() * torch.randn_like(own)
+    other = list(range(len(problems)))
+    for steps in {len(p.steps) for p in problems}:
+        alike = [i for i, p in enumerate(problems) if len(p.steps) == steps]
+        for i, j in zip(alike, alike[1:] + alike[:1]):
+            other[i] = j
+    shuffled = torch.stack([one[torch.randperm(n).to(one.device)] for one in own])
+    cases = [(f"noise for the first {j} of {n}" if j else "untouched",
+              torch.cat([noise[:, :j], own[:, j if pauses else n:]], dim=1)) for j in range(n + 1)]
+    cases += [("in reverse order", own.flip(1)), ("in random order", shuffled),
+              ("another problem's", own[other])]
+    return [(what, sum(map(data.grade, problems, ask(gpt, tokenizer, problems, run, n, given=given)[0])))
+            for what, given in cases]
+
+
+def show_corrupt(rows, total):
+    print("thoughts                       answers right")
+    for what, right in rows:
+        print(f"{what:30} {right}/{total} = {right / total:6.1%} {bar(right / total, 30)}".rstrip())
+
+
+def draw_corrupt(plt, rows, total):
+    figure, axes = plt.subplots(figsize=(6, 0.3 * len(rows) + 0.8), layout="constrained")
+    names, rights = zip(*reversed(rows))
+    axes.barh(names, [right / total for right in rights], color="#4d7eb8")
+    axes.set(xlabel="answers right", xlim=(0, 1))
+
+
+def curves(runs):
+    """{run: its records of validation}, from the logs; a run is a folder, or a log itself."""
+    found = {}
+    for run in runs:
+        path = Path(run) / "log.jsonl" if Path(run).is_dir() else Path(run)
+        try:
+            records = [json.loads(line) for line in path.read_text().splitlines()]
+            found[run] = [record for record in records if record["kind"] == "valid"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
+        if not found[run]:
+            raise ValueError(f"{path} has no whole epoch yet")
+    return found
+
+
+def show_curves(found):
+    for run, records in found.items():
+        print(f"{run}\nepoch  stage    loss   right")
+        for r in records:
+            share = r["correct"] / r["total"]
+            print(f"{r['epoch']:5}{r['stage']:7}{r['loss']:8.3f}  {share:6.1%} {bar(share, 30)}".rstrip())
+
+
+def draw_curves(plt, found):
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 4.5), sharex=True, layout="constrained")
+    for i, (run, records) in enumerate(found.items()):
+        epochs = [r["epoch"] for r in records]
+        name = Path(run).stem if Path(run).is_file() else Path(run).name
+        top.plot(epochs, [r["correct"] / r["total"] for r in records], ".-", label=name)
+        bottom.plot(epochs, [r["loss"] for r in records], ".-")
+        for one, other in zip(records, records[1:]):
+            if one["stage"] != other["stage"]:
+                for axes in (top, bottom):
+                    axes.axvline(one["epoch"] + 0.5, color=f"C{i}", lw=0.5, ls=":")
+    top.set(ylabel="answers right", ylim=(0, 1))
+    bottom.set(xlabel="epoch (dotted: a new stage)", ylabel="validation loss", yscale="log")
+    top.legend(frameon=False, fontsize=8)
+
+
+# ------------------------------------------------------------------------------------------------------------
 
 def continue_text(gpt, tokenizer, prompt, length):
     """What follows a text, the most probable token each time: the quickest check that weights are right."""
@@ -51,15 +343,42 @@ def continue_text(gpt, tokenizer, prompt, length):
     return tokenizer.decode(written[0])
 
 
+def save_plot(path, draw, *what):
+    try:
+        import matplotlib
+    except ImportError:
+        raise ValueError("--plot needs matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    draw(plt, *what)
+    try:
+        plt.savefig(path, dpi=120)
+    except ValueError as e:                         # it does not know the ending
+        raise ValueError(f"--plot {path}: {e}") from None
+    print(f"drawn in {path}")
+
+
 def main(argv=None):
     parser = data.Parser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("run", nargs="?", help="the run's folder (its best.pt is asked), or a checkpoint")
-    parser.add_argument("--question", help="ask this instead of test problems")
-    parser.add_argument("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
-    parser.add_argument("--n", type=data.number(int, 1), default=3, help="test problems to ask (default: 3)")
-    parser.add_argument("--init", help="in place of a run: gpt2 (-medium, -large, -xl), or a copy of it")
-    parser.add_argument("--prompt", help="with --init: the text to continue, by 50 tokens")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
+    add, count = parser.add_argument, data.number(int, 1)
+    add("run", nargs="*", help="the run's folder (its best.pt is asked), or a checkpoint; --curve: several")
+    looks = parser.add_mutually_exclusive_group()
+    looks.add_argument("--question", help="ask this instead of test problems")
+    for flag, what in (("tree", "the search tree of a test problem (--n 2: of the second)"),
+                       ("sweep_thoughts", "ProsQA: answers and written paths after 0, 1, ... thoughts"),
+                       ("parallel", "how many nodes a thought keeps in view"),
+                       ("corrupt", "accuracy with noise or other thoughts put in"),
+                       ("curve", "loss and accuracy per epoch"),
+                       ("wrong", "of the test problems, only the mistakes")):
+        looks.add_argument(f"--{flag}", action="store_true", help=what)
+    add("--plot", metavar="FILE.png", help="draw --tree, --sweep_thoughts, --parallel, --corrupt or --curve")
+    add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
+    add("--n", type=count, help="test problems to ask (default: 3; all for the tables)")
+    add("--dataset", help="other test problems: a .json file, a folder, or by the flags below")
+    data.add_problem_flags(parser)
+    add("--init", help="in place of a run: gpt2 (-medium, -large, -xl), or a copy of it")
+    add("--prompt", help="with --init: the text to continue, by 50 tokens")
+    add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
     device = train.pick_device(args.device)
     if bool(args.run) == bool(args.init) or bool(args.init) != bool(args.prompt):
@@ -67,26 +386,63 @@ def main(argv=None):
     if args.init:
         gpt, tokenizer = train.pretrained(args.init)
         return print(args.prompt + continue_text(gpt.to(device), tokenizer, args.prompt, 50))
-    gpt, tokenizer, run, stage, _ = train.open_run(args.run, device)
-    if args.thoughts and train.METHODS[run.method][0] is None:
-        raise ValueError(f"{args.run} was trained by {run.method}, without thoughts: leave --thoughts out")
+    draws = args.tree or args.sweep_thoughts or args.parallel or args.corrupt or args.curve
+    if args.plot and not draws:
+        raise ValueError("--plot draws --tree, --sweep_thoughts, --parallel, --corrupt or --curve: add one")
+    if args.thoughts is not None and draws:
+        raise ValueError("--thoughts is for asking problems: leave it out here")
+    if args.curve:
+        found = curves(args.run)
+        show_curves(found)
+        return save_plot(args.plot, draw_curves, found) if args.plot else None
+    if len(args.run) > 1:
+        raise ValueError("several runs are for --curve: name one")
+
+    gpt, tokenizer, run, stage, last_stage = train.open_run(args.run[0], device)
+    if (args.thoughts or draws) and train.METHODS[run.method][0] is None:
+        raise ValueError(f"{args.run[0]} was trained by {run.method}, without thoughts: leave that flag out")
+    if stage < last_stage:
+        print(f"note: {args.run[0]} has come to stage {stage} of {last_stage} only")
     if args.question is not None:
         if not args.question.strip():
             raise ValueError("--question is empty: ask something")
         problems = [data.Problem(args.question, [], "")]
     else:
-        problems = data.problem_sets(run, ("test",))["test"][:args.n]
+        problems = train.test_problems(args, run, args.run[0])
+    if (args.tree or args.sweep_thoughts or args.parallel) and not all(
+            data.told_edges(p.question) and data.told_edges(" ".join(p.steps)) for p in problems[:args.n]):
+        raise ValueError("only ProsQA's and ProntoQA's problems have a graph to look at")
 
-    for problem in problems:
-        text, thoughts = ask(gpt, tokenizer, problem, run, stage, args.thoughts)
-        print(f"question  {problem.question}")
-        for i, words in enumerate(thoughts, start=1):
-            best = "".join(f"{data.visible(word.strip() or word):>12} {p:4.0%}" for word, p in words)
-            print(f"thought {i} {best}")
-        print(f"written   {data.visible(' / '.join(text.splitlines()))}")
-        if problem.answer:
-            print(f"truth     {problem.answer}   {'right' if data.grade(problem, text) else 'wrong'}")
-        print()
+    if args.tree:
+        problem = problems[(args.n or 1) - 1:][:1] or problems[-1:]
+        rows = tree(gpt, tokenizer, problem[0], run)
+        show_tree(problem[0], rows)
+        return save_plot(args.plot, draw_tree, rows) if args.plot else None
+    if draws:
+        problems = problems[:args.n]
+        if args.sweep_thoughts and run.dataset == "prontoqa":
+            raise ValueError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
+        if args.sweep_thoughts and not run.mix:
+            print("warning: this run was trained without --mix, so by its last stage it forgot how to write "
+                  "steps: the rows before the last say little about what it has thought by then")
+        look, tell, draw = ((sweep, show_sweep, draw_sweep) if args.sweep_thoughts else
+                            (parallel, show_parallel, draw_parallel) if args.parallel else
+                            (corrupt, show_corrupt, draw_corrupt))
+        found = look(gpt, tokenizer, problems, run)
+        found = found if args.parallel else (found, len(problems))
+        tell(*found)
+        return save_plot(args.plot, draw, *found) if args.plot else None
+
+    problems = problems[:args.n or (None if args.wrong else 3)]
+    n = train.schedule(run, stage, [0] * run.stages)[1] if args.thoughts is None else args.thoughts
+    stop = run.stop == "classifier" and args.thoughts is None
+    texts, chain, number = ask(gpt, tokenizer, problems, run, n, stop)
+    right = list(map(data.grade, problems, texts))
+    for i, problem in enumerate(problems):
+        if not (args.wrong and right[i]):
+            show(problem, texts[i], in_words(gpt, tokenizer, chain[i, :number[i]]))
+    if problems[0].answer:
+        print(f"{sum(right)} of {len(problems)} right")
 
 
 if __name__ == "__main__":

@@ -318,7 +318,7 @@ def test_evaluation_counts_the_problems_whose_answer_is_right(finished, monkeypa
 
 
 def test_evaluating_on_written_problems_is_evaluating_on_generated_ones(finished, tmp_path, capsys):
-    data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3",
+    data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3", "--neg_steps", "2",
                "--train_size", "1", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path)])
     folder = train.main(["--eval_only", "--out", str(finished), "--dataset", str(tmp_path)])
     file = train.main(["--eval_only", "--out", str(finished), "--dataset", str(tmp_path / "test.json")])
@@ -326,7 +326,7 @@ def test_evaluating_on_written_problems_is_evaluating_on_generated_ones(finished
 
 
 def test_a_folder_of_problems_trains_like_the_generated_set_it_holds(finished, tmp_path, capsys):
-    data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3",
+    data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3", "--neg_steps", "2",
                "--train_size", "60", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path / "set")])
     keep = [f for f in TINY[TINY.index("--epochs"):]]
     train.main(["--dataset", str(tmp_path / "set"), "--out", str(tmp_path / "run"), *keep])
@@ -440,7 +440,7 @@ def test_a_run_with_the_classifier_reports_how_many_thoughts_it_took(tmp_path, c
     assert "thoughts, as many as steps * c in" in capsys.readouterr().out
     gpt, tokenizer, args, stage, _ = train.open_run(out, "cpu")
     problems = data.problem_sets(args, ("test",))["test"]
-    taken = [len(sample.ask(gpt, tokenizer, p, args, stage)[1]) for p in problems]
+    taken = sample.ask(gpt, tokenizer, problems, args, 3, stop=True)[2].tolist()
     assert sum(taken) / len(taken) == pytest.approx(result["thoughts"])
     steps = [len(p.steps) for p in problems]
     assert sum(map(int.__eq__, taken, steps)) / len(taken) == pytest.approx(result["own_number"])
@@ -558,7 +558,7 @@ def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_t
     ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"),
     ("--out {run}", "--resume"), ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
     ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"), ("--eval_only --out {tmp}", "no run in"), ("--min_steps 4", "more than --max_steps 3"), ("--lr inf", "--lr: inf"), ("--dataset {run}/log.jsonl", "only for --eval_only"),
-    ("--nodes 4 --names 2 --min_steps 1 --max_steps 1 --train_size 1000", "different prosqa problems"),
+    ("--nodes 4 --names 2 --min_steps 1 --max_steps 1 --neg_steps 1 --train_size 1000", "different prosqa problems"),
     ("--eval_only --out {run} --dataset prontoqa", "trained on prosqa"),
     ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
@@ -587,42 +587,3 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(finished, tmp_path, capsy
             data.run_or_explain(lambda: main(argv))
         err = capsys.readouterr().err
         assert e.value.code == 2 and "best.pt is not a whole checkpoint" in err and err.count("\n") == 1
-
-
-# ---- sample.py
-
-def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(finished):
-    gpt, saved = coconut.load(finished / "best.pt")
-    gpt.eval()
-    args, tokenizer = Namespace(**saved["args"]), data.Tokenizer(saved["words"])
-    problem = data.problem_sets(args, ("test",))["test"][0]
-    _, thoughts = sample.ask(gpt, tokenizer, problem, args, stage=3, top=4)
-    x = gpt.embed(torch.tensor([data.Tokens.of(problem, tokenizer).question + [tokenizer.bot]]))
-    for words in thoughts:
-        hidden = gpt(x)[0][:, -1:]
-        p, i = gpt.logits(hidden)[0, 0].softmax(-1).topk(4)
-        assert [w for w, _ in words] == [tokenizer.decode([j]) for j in i.tolist()]
-        assert [q for _, q in words] == pytest.approx(p.tolist(), rel=1e-4)
-        x = torch.cat([x, hidden], dim=1)
-    assert len(thoughts) == 3
-
-
-def test_sample_prints_each_problem_its_thoughts_and_the_truth(finished, capsys):
-    sample.main([str(finished), "--n", "2", "--thoughts", "5"])
-    printed = capsys.readouterr().out
-    assert printed.count("question ") == 2 and printed.count("thought 5 ") == 2 and "thought 6" not in printed
-
-
-def test_sample_says_right_where_it_is_and_wrong_where_not(finished, capsys, monkeypatch):
-    asked = data.problem_sets(train.open_run(finished, "cpu")[2], ("test",))["test"][:2]
-    texts = iter([f"### {asked[0].answer}", f"### {asked[0].answer}"])
-    monkeypatch.setattr(sample, "ask", lambda *_: (next(texts), []))
-    sample.main([str(finished), "--n", "2"])
-    truths = [line for line in capsys.readouterr().out.splitlines() if line.startswith("truth")]
-    assert truths == [f"truth     {asked[0].answer}   right", f"truth     {asked[1].answer}   wrong"]
-
-
-def test_sample_answers_a_question_of_your_own(finished, capsys, monkeypatch):
-    monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16), batch.thoughts))
-    sample.main([str(finished), "--question", "Alex is a bompus. Is Alex a bompus or a teapot?"])
-    assert capsys.readouterr().out.splitlines()[1] == "written   Is Alex"

@@ -1,0 +1,260 @@
+"""What sample.py shows is what the model computes: words, search tree, sweep, tampered thoughts, pictures."""
+
+import json
+import random
+import sys
+from argparse import Namespace
+
+import pytest
+import torch
+
+import coconut
+import data
+import sample
+import train
+from gpt import GPT, GPTConfig
+
+TINY = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --easy_epochs 0 "
+        "--epochs 4 --epochs_first 1 --epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 --batch_size 16 --device cpu").split()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("runs")
+    for method in ("coconut", "pause_as_thought", "no_thought"):
+        train.main([*TINY, "--method", method, "--out", str(folder / method)])
+    return folder
+
+
+@pytest.fixture
+def opened(runs):
+    """(model, tokenizer, settings, test problems) of the Coconut run."""
+    gpt, tokenizer, run, *_ = train.open_run(runs / "coconut", "cpu")
+    return gpt, tokenizer, run, data.problem_sets(run, ("test",))["test"]
+
+
+def untrained(tokenizer, layers=2):
+    torch.manual_seed(0)
+    return GPT(GPTConfig(tokenizer.vocab_size, n_layer=layers, n_head=2, n_embd=32, dropout=0.0)).eval()
+
+
+def refused(argv, capsys):
+    with pytest.raises(SystemExit) as e:
+        data.run_or_explain(lambda: sample.main(argv))
+    err = capsys.readouterr().err
+    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    return err
+
+
+# ---- asking
+
+def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(opened):
+    gpt, tokenizer, run, problems = opened
+    _, chain, number = sample.ask(gpt, tokenizer, problems, run, 3)
+    for problem, thoughts in zip(problems, chain):
+        x = gpt.embed(torch.tensor([data.Tokens.of(problem, tokenizer).question + [tokenizer.bot]]))
+        for words in sample.in_words(gpt, tokenizer, thoughts, top=4):
+            hidden = gpt(x)[0][:, -1:]
+            p, i = gpt.logits(hidden)[0, 0].softmax(-1).topk(4)
+            assert [w for w, _ in words] == [tokenizer.decode([j]) for j in i.tolist()]
+            assert [q for _, q in words] == pytest.approx(p.tolist(), rel=1e-4)
+            x = torch.cat([x, hidden], dim=1)
+    assert number.tolist() == [3] * 8
+
+
+def test_what_is_asked_in_batches_is_what_the_evaluation_counts(opened, runs):
+    gpt, tokenizer, run, problems = opened
+    texts = sample.ask(gpt, tokenizer, problems, run, 3)[0]
+    assert texts == [sample.ask(gpt, tokenizer, [p], run, 3)[0][0] for p in problems]
+    counted, _ = train.evaluate(gpt, tokenizer, problems, data.TokenSet.of(problems, tokenizer), run, 3)
+    assert sum(map(data.grade, problems, texts)) == counted["correct"]
+
+
+def test_sample_prints_each_problem_its_thoughts_and_the_truth_in_100_columns(runs, capsys):
+    sample.main([str(runs / "coconut"), "--n", "2", "--thoughts", "5"])
+    printed = capsys.readouterr().out
+    assert printed.count("question ") == 2 and printed.count("thought 5 ") == 2 and "thought 6" not in printed
+    assert all(len(line) <= 100 for line in printed.splitlines() if line.startswith("thought"))
+
+
+def test_sample_says_right_where_it_is_and_wrong_where_not_and_counts(runs, opened, capsys, monkeypatch):
+    first, second = opened[3][:2]
+    monkeypatch.setattr(sample, "ask", lambda *_: ([f"### {first.answer}"] * 2, torch.zeros(2, 0, 16), torch.zeros(2, dtype=int)))
+    for flags, shown in ([], [first, second]), (["--wrong"], [second]):
+        sample.main([str(runs / "coconut"), "--n", "2", *flags])
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if line.startswith("truth")] == [
+            f"truth     {p.answer}   {'right' if p is first else 'wrong'}" for p in shown]
+        assert lines[-1] == "1 of 2 right"
+
+
+def test_sample_answers_a_question_of_your_own(runs, capsys, monkeypatch):
+    monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16), batch.thoughts))
+    sample.main([str(runs / "coconut"), "--question", "Alex is a bompus. Is Alex a bompus or a teapot?"])
+    assert capsys.readouterr().out.splitlines()[1] == "written   Is Alex"
+
+
+def test_problems_from_elsewhere_are_asked_too(runs, tmp_path, capsys):
+    made = data.generate("prosqa", {"test": 3}, seed=5, nodes=9, names=9, max_steps=4)["test"]
+    data.write(made, tmp_path / "other.json")
+    sample.main([str(runs / "coconut"), "--dataset", str(tmp_path / "other.json")])
+    asked = [line for line in capsys.readouterr().out.splitlines() if line.startswith("question")]
+    assert asked == [f"question  {p.question}" for p in made]
+
+
+def test_a_bar_is_as_long_as_its_share():
+    assert [sample.bar(x, 4) for x in (0, 1 / 32, 0.5, 0.53125, 1)] == ["    ", "▏   ", "██  ", "██▏ ", "████"]
+
+
+# ---- the search tree
+
+@pytest.mark.parametrize("name, words", [("prosqa", True), ("prosqa", False), ("prontoqa", True)])
+def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words):
+    """Against the explicit forward, node by node; without the names in the vocabulary they are many tokens."""
+    problem = data.generate(name, {"test": 1})["test"][0]
+    tokenizer = data.Tokenizer.of([problem]) if words else data.Tokenizer(["Every "])
+    gpt, run = untrained(tokenizer), Namespace(method="coconut", c=2)
+    values = sample.node_values(gpt, tokenizer, problem, run, 1)
+    question = torch.tensor([data.Tokens.of(problem, tokenizer).question + [tokenizer.bot]])
+    entity = problem.steps[0].split()[0]
+    begin = "Every " if name == "prosqa" else entity
+    objects = {s.split()[-1].strip(".") for s in problem.question.split(". ") if " is a " in s or " is an " in s}
+    if name == "prosqa":
+        assert set(values) == objects
+    for node, value in values.items():
+        rest = node if name == "prosqa" else f" is {'an' if node[0] in 'aeiou' else 'a'} {node}"
+        head, ids = tokenizer.encode(begin), tokenizer.encode(begin + rest)
+        assert ids[:len(head)] == head
+        logits = coconut.explicit_forward(gpt, question, 2, torch.tensor([[tokenizer.eot] + ids[:-1]]))
+        p = logits[0].softmax(-1)[range(len(ids)), ids]
+        forced = len(head)
+        if not words:       # all names begin with the same bytes, or none
+            while all(tokenizer.encode(begin + v)[:forced + 1] == ids[:forced + 1] for v in values):
+                forced += 1
+        assert value == pytest.approx(p[forced:].prod().item(), rel=1e-3)
+
+
+QUESTION = ("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. "
+            "Tom is a fox. Is Tom a dog or elk?")
+PROBLEM = data.Problem(QUESTION, ["Tom is a ant.", "Every ant is a cat.", "Every cat is a dog."], "Tom is a dog.")
+
+
+def test_the_tree_is_what_the_entity_reaches_with_heights_and_the_true_path(monkeypatch, capsys):
+    monkeypatch.setattr(sample, "node_values", lambda g, t, problem, run, k: {v: k / 4 for v in ("ant", "bee", "cat", "dog", "elk", "fox")})
+    rows = sample.tree(None, None, PROBLEM, None)
+    assert rows == [(0, "Tom", None, 1, True), (1, "ant", 0.25, 2, True), (2, "bee", 0.5, 2, False), (3, "cat", None, 1, False),
+                    (2, "cat", 0.5, 1, True), (3, "dog", None, 0, True), (1, "fox", 0.25, 0, False)]
+    sample.show_tree(PROBLEM, rows)
+    printed = capsys.readouterr().out
+    assert "    ant *                          25% █████" in printed and all(len(line) <= 100 for line in printed.splitlines()[3:])
+
+
+def test_parallel_counts_every_node_k_steps_away(monkeypatch):
+    values = {"ant": 0.5, "bee": 0.3, "cat": 0.1, "dog": 0.05, "elk": 0.0, "fox": 0.05}
+    monkeypatch.setattr(sample, "node_values", lambda *_: values)
+    rows, best = sample.parallel(None, None, [PROBLEM, PROBLEM], None)
+    assert sorted(rows) == sorted(2 * [(1, 0.5, 2, True), (1, 0.05, 0, False), (2, 0.3, 2, True), (2, 0.1, 1, True)])
+    assert best == {k: pytest.approx([0.5, 0.8, 0.9]) for k in (1, 2)}
+
+
+# ---- over the test set
+
+def test_the_sweep_classifies_every_text_at_every_number_of_thoughts(opened):
+    gpt, tokenizer, run, problems = opened
+    rows = sample.sweep(gpt, tokenizer, problems, run)
+    assert [k for k, *_ in rows] == [0, 1, 2, 3] and all(sum(classes.values()) == 8 for *_, classes in rows)
+    for k, right, classes in rows:
+        texts = sample.ask(gpt, tokenizer, problems, run, k)[0]
+        assert right == sum(map(data.grade, problems, texts))
+        assert all(classes[c] == sum(data.classify_path(p, t, k > 0) == c for p, t in zip(problems, texts)) for c in data.PATH_CLASSES)
+
+
+def test_given_vectors_take_the_thoughts_places():
+    """Against the forward with everything recomputed: the first two thoughts given, the third the model's own."""
+    problem = data.generate("prosqa", {"test": 1})["test"][0]
+    tokenizer = data.Tokenizer.of([problem])
+    gpt = untrained(tokenizer)
+    row = data.encode(data.Tokens.of(problem, tokenizer), tokenizer, "thought", 0, 3)
+    batch, given = data.collate([row]), torch.randn(1, 2, 32)
+    with torch.no_grad():
+        x = torch.cat([gpt.embed(batch.question), given], dim=1)
+        x = torch.cat([x, gpt(x)[0][:, -1:], gpt.embed(batch.language)], dim=1)
+        expected = gpt(x)[0][:, -batch.language.size(1):]
+        chain, cache, mask = coconut.think(gpt, batch.question, batch.length, batch.thoughts, given=given)
+        hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.thoughts, chain, cache, mask)
+    assert torch.allclose(hidden, expected, atol=1e-5) and torch.equal(chain[:, :2], given)
+
+
+@pytest.mark.parametrize("method", ["coconut", "pause_as_thought"])
+def test_untouched_thoughts_and_pauses_are_the_runs_own(runs, opened, method, monkeypatch):
+    gpt, tokenizer, run, *_ = train.open_run(runs / method, "cpu")
+    problems, asked, true_ask = opened[3], [], sample.ask
+
+    def ask(*args, given=None):
+        result = true_ask(*args, given=given)
+        asked.append((result[0], given))
+        return result
+    monkeypatch.setattr(sample, "ask", ask)
+    rows = sample.corrupt(gpt, tokenizer, problems, run)
+    assert [what for what, _ in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)),
+                                          "in reverse order", "in random order", "another problem's"]
+    asked = asked[method == "coconut":]          # the first was for the thoughts themselves
+    texts, chain, _ = true_ask(gpt, tokenizer, problems, run, 3)
+    assert asked[0][0] == texts
+    own = chain if method == "coconut" else gpt.wte.weight[tokenizer.pause].expand(8, 3, -1)
+    noise = asked[3][1]
+    for j in (1, 2):
+        assert torch.equal(asked[j][1][:, :j], noise[:, :j])
+        assert asked[j][1].size(1) == (j if method == "coconut" else 3)
+    assert noise.mean().item() == pytest.approx(own.mean().item(), abs=0.2 * own.std().item()) and noise.std() == pytest.approx(own.std().item(), rel=0.2)
+    assert torch.equal(asked[4][1], own.flip(1))
+    assert torch.allclose(asked[5][1].sort(1)[0], own.sort(1)[0])
+    steps = [len(p.steps) for p in problems]
+    for i in range(8):
+        if steps.count(steps[i]) > 1 and method == "coconut":
+            origin = [j for j in range(8) if torch.equal(asked[6][1][i], own[j])]
+            assert i not in origin and steps[origin[0]] == steps[i]
+
+
+# ---- the command line
+
+@pytest.mark.parametrize("flag", ["--tree", "--sweep_thoughts", "--parallel", "--corrupt", "--curve"])
+def test_draws_a_picture_of_every_table(runs, flag, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    sample.main([str(runs / "coconut"), flag, "--plot", str(tmp_path / "a.png")])
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and 5_000 < (tmp_path / "a.png").stat().st_size < 150_000
+    assert "a.abc" in refused([str(runs / "coconut"), flag, "--plot", str(tmp_path / "a.abc")], capsys)
+
+
+def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_install(runs, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ValueError, match=r"\A--plot needs matplotlib: pip install matplotlib\Z"):
+        sample.main([str(runs / "coconut"), "--corrupt", "--plot", "a.png"])
+    assert capsys.readouterr().out.count("noise for the first") == 3
+
+
+def test_curves_are_the_logs_validation_records(runs, capsys):
+    sample.main([str(runs / "coconut"), str(runs / "no_thought" / "log.jsonl"), "--curve"])
+    printed = capsys.readouterr().out.splitlines()
+    valid = [r for line in (runs / "coconut/log.jsonl").read_text().splitlines() if (r := json.loads(line))["kind"] == "valid"]
+    assert [line.split()[:3] for line in printed[2:6]] == [[str(r["epoch"]), str(r["stage"]), f"{r['loss']:.3f}"] for r in valid]
+    assert len(printed) == 12
+
+
+@pytest.mark.parametrize("run, flags, says", [
+    ("no_thought", "--tree", "without thoughts"), ("no_thought", "--corrupt", "without thoughts"),
+    ("coconut", "--plot a.png", "--plot draws"), ("coconut", "--tree --thoughts 1", "--thoughts"), ("coconut", "--tree --corrupt", "not allowed"),
+    ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "no log"), ("coconut", "--dataset nowhere.json --tree", "nowhere.json"),
+    ("coconut", "--dataset prontoqa", "was trained on prosqa"), ("coconut", "--dataset {sums} --tree", "have a graph")])
+def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
+    (tmp_path / "sums.json").write_text(json.dumps([{"question": "1 + 1?", "steps": ["<<1+1=2>>"], "answer": "2"}]))
+    assert says in refused([str(runs / run), *flags.format(sums=tmp_path / "sums.json").split()], capsys)
+
+
+def test_a_sweep_of_a_run_without_mixing_warns(runs, tmp_path, capsys):
+    train.main([*TINY, "--mix", "0", "--out", str(tmp_path / "run")])
+    for run, warns in (tmp_path / "run", True), (runs / "coconut", False):
+        capsys.readouterr()
+        sample.main([str(run), "--sweep_thoughts", "--n", "2"])
+        assert ("warning: this run was trained without --mix" in capsys.readouterr().out) == warns
