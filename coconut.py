@@ -100,14 +100,14 @@ def loss(gpt, batch, detach=False, stop=False):
     """
     chain, cache, mask = think(gpt, batch.question, batch.length, batch.thoughts, detach)
     hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, chain, cache, mask)
-    predicted = batch.target >= 0                                           # only these go through the head
-    value = F.cross_entropy(gpt.logits(hidden[predicted]), batch.target[predicted])
+    hidden, target = hidden.flatten(0, 1)[batch.predicted], batch.target.flatten()[batch.predicted]
+    value = F.cross_entropy(gpt.logits(hidden), target)             # the head sees only these: (predicted, V)
     if stop and chain.size(1):
         left = batch.thoughts[:, None] - 1 - torch.arange(chain.size(1), device=chain.device)   # (B, N)
         scores, real = stop_scores(gpt, chain, batch.language[0, 0]), left >= 0
         last = (left[real] == 0).to(scores.dtype)
         wrong = F.binary_cross_entropy_with_logits(scores[real], last, reduction="sum")
-        value = value + wrong / predicted.sum()
+        value = value + wrong / len(target)
     return value
 
 

@@ -486,6 +486,7 @@ class Batch:
     thoughts: torch.Tensor      # (B,) continuous thoughts of each problem
     language: torch.Tensor      # (B, Tl) input ids, padded on the right
     target: torch.Tensor        # (B, Tl) the id to predict at each place of `language`, -100 at padding
+    predicted: torch.Tensor     # (predicted,) places in B * Tl that have one: known before a GPU must wait
 
     def to(self, device):
         return Batch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
@@ -496,9 +497,10 @@ def collate(sequences):
     def pad(rows, value=0):
         width = max(map(len, rows))
         return torch.tensor([row + [value] * (width - len(row)) for row in rows])
+    target = pad([s.language[1:] for s in sequences], -100)
     return Batch(pad([s.question for s in sequences]), torch.tensor([len(s.question) for s in sequences]),
-                 torch.tensor([s.thoughts for s in sequences]),
-                 pad([s.language[:-1] for s in sequences]), pad([s.language[1:] for s in sequences], -100))
+                 torch.tensor([s.thoughts for s in sequences]), pad([s.language[:-1] for s in sequences]),
+                 target, (target.flatten() >= 0).nonzero()[:, 0])
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -71,14 +71,27 @@ class CausalSelfAttention(nn.Module):
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)                        # (B, nh, T, hs) each
-        if past is not None:    # concatenated, never overwritten: gradients flow on into earlier passes
-            k = torch.cat([past[0], k], dim=2)                      # (B, nh, S, hs)
-            v = torch.cat([past[1], v], dim=2)                      # (B, nh, S, hs)
-        # One new position may see all others: only a first pass of several needs the built-in causal mask.
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and past is None,
-                                           dropout_p=self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        if past is None:
+            present = [(k, v)]
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout,
+                                               is_causal=mask is None)
+        else:
+            # What the first pass left, the long question, is looked at where it lies: copying it together
+            # with the new for every thought would cost more than the thought. Only the later part grows, by
+            # concatenation, never overwritten: gradients flow on into earlier passes.
+            first, *later = past
+            if later:
+                k, v = torch.cat([later[0][0], k], dim=2), torch.cat([later[0][1], v], dim=2)
+            present = [first, (k, v)]
+            q = q / math.sqrt(q.size(3))
+            scores = torch.cat([q @ keys.mT for keys, _ in present], dim=3)         # (B, nh, T, S)
+            scores = scores if mask is None else scores + mask
+            share = F.dropout(scores.softmax(dim=3), dropout).to(v.dtype)
+            split = first[0].size(2)
+            y = share[..., :split] @ first[1] + share[..., split:] @ v              # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B, T, C)
-        return self.resid_dropout(self.c_proj(y)), (k, v)
+        return self.resid_dropout(self.c_proj(y)), present
 
 
 class MLP(nn.Module):
@@ -199,10 +212,11 @@ class GPT(nn.Module):
         x          (B, T, C)  input embeddings: of words, or continuous thoughts
         positions  (B, T)     their positions; None counts on from the cache
         mask       (B, S)     True at the columns, cached and new, that hold something; None when all do
-        cache      per layer a (key, value) pair of earlier passes, (B, nh, S - T, hs) each; None at the start
+        cache      per layer the keys and values of the first pass and of all later ones, as two pairs of
+                   (B, nh, -, hs), together S - T columns; None at the start
         Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
         """
-        T, past = x.size(1), cache[0][0].size(2) if cache else 0
+        T, past = x.size(1), sum(keys.size(2) for keys, _ in cache[0]) if cache else 0
         if positions is None:
             positions = torch.arange(past, past + T, device=x.device)
         if mask is not None:
@@ -210,6 +224,8 @@ class GPT(nn.Module):
         if T > 1 and (mask is not None or past):
             causal = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)   # (T, S)
             mask = causal if mask is None else causal & mask                                 # (B, 1, T, S)
+        if mask is not None:        # to be added to the scores
+            mask = torch.zeros(mask.shape, device=x.device, dtype=x.dtype).masked_fill(~mask, -math.inf)
         x = self.drop(x + self.wpe(positions))
         grown = []
         for i, block in enumerate(self.h):

@@ -83,10 +83,11 @@ def stage_at(epoch, args, last):
 PAPER = dict(init="gpt2", c=1, epochs=50, epochs_first=5, epochs_per_stage=5, easy_epochs=0, mix=0.0,
              reset_optimizer=True, n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128,
              micro_batch=128, lr=1e-4, muon_lr=0.0, weight_decay=0.01, warmup=0, decay=0.0,
-             max_new_tokens=128)
+             bucket=8, max_new_tokens=128)
 QUICK = dict(init="scratch", c=1, epochs_first=4, epochs_per_stage=2, mix=0.3, reset_optimizer=False,
              n_layer=4, n_head=4, n_embd=64, dropout=0.0, batch_size=64, micro_batch=32,
-             lr=1.5e-3, muon_lr=0.01, weight_decay=0.0, warmup=100, decay=0.75, max_new_tokens=128)
+             lr=1.5e-3, muon_lr=0.01, weight_decay=0.0, warmup=100, decay=0.75, bucket=1,
+             max_new_tokens=128)
 SETTINGS = {
     "paper": {
         "prontoqa": PAPER | dict(hops=5, train_size=9000, valid_size=200, test_size=800),
@@ -122,16 +123,19 @@ def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
 
     rng: for training. Shuffled, at times of an earlier stage (args.mix), and only this process's share.
     alike: problems of like length share whole batches too, which helps easy problems: a batch without
-    distractors shows what a rule is for (results/quick.md).
+    distractors shows what a rule is for (results/quick.md). args.bucket does so within as many batches, which
+    saves a large model the padding and still keeps company random.
     """
     filler, written = METHODS[args.method]
     order = list(range(len(tokens)))
     if rng:
         rng.shuffle(order)
-    if alike:
-        order.sort(key=lambda i: len(tokens[i].question))
+    bucket = len(order) if alike else args.bucket * args.batch_size
+    if rng and bucket > args.batch_size:
+        order = [i for start in range(0, len(order), bucket)
+                 for i in sorted(order[start:start + bucket], key=lambda i: len(tokens[i].question))]
     chunks = [order[start:start + args.batch_size] for start in range(0, len(order), args.batch_size)]
-    if alike:
+    if rng and bucket > args.batch_size:
         rng.shuffle(chunks)
     for chunk in chunks:
         # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
@@ -154,7 +158,8 @@ def make_optimizers(gpt, args):
     chosen = {id(p) for p in matrices}
     others = [p for p in gpt.parameters() if id(p) not in chosen]
     betas = (0.9, 0.98) if args.muon_lr else (0.9, 0.999)
-    optimizers = [torch.optim.AdamW(others, lr=args.lr, betas=betas, weight_decay=args.weight_decay)]
+    optimizers = [torch.optim.AdamW(others, lr=args.lr, betas=betas, weight_decay=args.weight_decay,
+                                    fused=True)]
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, lr=args.muon_lr, weight_decay=args.weight_decay))
     for optimizer in optimizers:
@@ -170,6 +175,20 @@ def lr_factor(step, total, warmup, decay):
     return up * max(0.05, min(1.0, left))
 
 
+def autocast(gpt, args):
+    """Within it matrix products are of bfloat16 numbers, if the run is --bf16; weights stay float32."""
+    return torch.autocast(gpt.wte.weight.device.type, torch.bfloat16, enabled=bool(args.bf16))
+
+
+def compile_blocks(gpt):
+    """Let torch.compile fuse each block's work on the question, the bulk of it. The passes of one thought
+    are of many shapes and mostly wait for their launch: they stay as they are."""
+    for block in gpt.h:
+        def forward(x, mask, past, plain=block.forward, fused=torch.compile(block.forward, dynamic=True)):
+            return fused(x, mask, past) if past is None else plain(x, mask, past)
+        block.forward = forward
+
+
 @torch.no_grad()
 def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
     """Answer every problem with the stage's number of thoughts: the loss, how many are right, the mean number
@@ -183,11 +202,12 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
     loss, predicted, made, thought, own, texts = 0.0, 0, 0, 0, 0, []
     for batch in (micro.to(device) for _, micros in batches(tokens, tokenizer, args, stage, fewer)
                   for micro in micros):
-        words = int((batch.target >= 0).sum())
-        loss, predicted = loss + coconut.loss(gpt, batch).item() * words, predicted + words
         asked = replace(batch, thoughts=torch.full_like(batch.thoughts, most)) if stop else batch
         room = min(args.max_new_tokens, limit - int((asked.length + asked.thoughts).max()))
-        written, _, taken = coconut.generate(gpt, asked, tokenizer.eos, room, stop)
+        with autocast(gpt, args):
+            words = len(batch.predicted)
+            loss, predicted = loss + coconut.loss(gpt, batch).item() * words, predicted + words
+            written, _, taken = coconut.generate(gpt, asked, tokenizer.eos, room, stop)
         made, thought = made + sum(map(len, written)) + int(taken.sum()), thought + int(taken.sum())
         own += int((taken == batch.thoughts).sum())
         texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
@@ -314,8 +334,9 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
             group["lr"] = group["peak_lr"] * factor
         loss = torch.zeros((), device=device)       # the mean over the predicted tokens of the whole batch
         for micro in micros:
-            share = int((micro.target >= 0).sum()) / words
-            part = coconut.loss(gpt, micro.to(device), args.detach_thoughts, classifier) * share
+            with autocast(gpt, args):
+                part = coconut.loss(gpt, micro.to(device), args.detach_thoughts, classifier)
+            part = part * (len(micro.predicted) / words)
             part.backward()
             loss += part.detach()
         for p in gpt.parameters() if WORLD > 1 else ():
@@ -364,6 +385,8 @@ def train(args, out, device, gpt=None, saved=None):
     else:
         gpt, tokenizer = first_model(args, sets["train"])
     gpt = gpt.to(device)
+    if args.compile:
+        compile_blocks(gpt)
     tokens = {split: tokenize(problems, tokenizer, args, gpt.config.block_size, split)
               for split, problems in sets.items()}
     steps = -(-len(tokens["train"]) // args.batch_size)     # per epoch
@@ -502,6 +525,11 @@ def parse(argv=None):
     add("--decay", type=share, help="share of the run, at its end, in which the learning rate falls to 5 %%")
     add("--weight_decay", type=rate, help="weight decay of both optimizers")
     add("--reset_optimizer", action=switch, help="a new optimizer at every stage")
+    # speed
+    add("--bucket", type=count, help="batches of problems of like length are cut from so many random ones")
+    add("--bf16", action=switch, help="bfloat16 in matrix products (default: on a GPU only)")
+    add("--compile", action=switch, default=False,
+        help="torch.compile the pass over the question (a minute's wait)")
     # the run
     add("--max_new_tokens", type=count, help="tokens to write, at most, in evaluation")
     add("--seed", type=number(int, 0), default=0, help="seed of weights and order (default: 0)")
@@ -570,6 +598,7 @@ def main(argv=None):
         print(f"no checkpoint in {out} yet: starting anew")
     args.dataset = args.dataset or "prosqa"
     complete(args)
+    args.bf16 = device.startswith("cuda") if args.bf16 is None else args.bf16
     try:
         train(args, out, device, gpt, saved)
     except KeyboardInterrupt:

@@ -32,7 +32,8 @@ FLAGS = {
     "batch_size": ("", "--batch_size 8", "0"), "micro_batch": ("--dropout 0.3", "--dropout 0.3 --micro_batch 4", "0"), "lr": ("", "--lr 0.02", "-1"),
     "muon_lr": ("", "--muon_lr 0", "-1"), "warmup": ("", "--warmup 5", "-1"), "decay": ("", "--decay 0", "2"), "weight_decay": ("", "--weight_decay 0.5", "-1"),
     "reset_optimizer": ("", "--reset_optimizer", None), "max_new_tokens": ("", "--max_new_tokens 5", "0"), "seed": ("", "--seed 1", "-1"),
-    "device": ("", "", "abacus"), "out": ("", "", None), "resume": ("", "", None), "eval_only": ("", "", None)}
+    "bucket": ("--easy_epochs 0", "--easy_epochs 0 --bucket 2", "0"),
+    "bf16": ("", "--bf16", None), "compile": ("", "", None), "device": ("", "", "abacus"), "out": ("", "", None), "resume": ("", "", None), "eval_only": ("", "", None)}
 
 
 def actions(module, monkeypatch):
@@ -72,9 +73,9 @@ def outcome(out, flags):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flag", [f for f in FLAGS if f not in ("init", "device", "out", "resume", "eval_only")])
+@pytest.mark.parametrize("flag", [f for f in FLAGS if f not in ("init", "compile", "device", "out", "resume", "eval_only")])
 def test_every_flag_of_a_run_changes_something(tmp_path, flag, capsys):
-    """The last four of FLAGS and --init have tests of their own in test_train.py."""
+    """The last five of FLAGS and --init have tests of their own in test_train.py."""
     before, after, _ = FLAGS[flag]
     (log, model), (other_log, other_model) = outcome(tmp_path / "a", before), outcome(tmp_path / "b", after)
     assert log != other_log or any(not torch.equal(model[k], other_model[k]) for k in model)

@@ -122,7 +122,7 @@ def some():
 
 
 def settings(**other):
-    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0, stop="constant",
+    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0, bucket=1, bf16=False, stop="constant",
                             c_ramp=False, icot_per_epoch=8, icot_all=39) | other)
 
 
@@ -587,3 +587,58 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(finished, tmp_path, capsy
             data.run_or_explain(lambda: main(argv))
         err = capsys.readouterr().err
         assert e.value.code == 2 and "best.pt is not a whole checkpoint" in err and err.count("\n") == 1
+
+
+# ---- speed
+
+def test_buckets_hold_every_problem_once_and_batches_of_like_length():
+    rng = random.Random(0)
+    tokens = [data.Tokens([9] * rng.randint(5, 60), [[1, 2]], [3, 4]) for _ in range(130)]
+    tokenizer = Namespace(bot=11, eot=12, pause=13)
+
+    def lengths(**flags):
+        args = settings(batch_size=8, micro_batch=8, **flags)
+        return [micros[0].length.tolist() for _, micros in train.batches(tokens, tokenizer, args, 2, 0, random.Random(1))]
+    plain, bucketed = lengths(bucket=1), lengths(bucket=4)
+    assert sorted(sum(plain, [])) == sorted(sum(bucketed, [])) == sorted(len(t.question) + 1 for t in tokens)
+
+    def padding(batches):
+        return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
+    assert padding(bucketed) < 0.5 * padding(plain)
+    assert [max(b) for b in bucketed] != sorted(max(b) for b in bucketed) and len(bucketed) == len(plain) == 17
+
+
+def test_bf16_is_the_same_model_in_fewer_digits(finished):
+    """Weights, gradients and thoughts stay float32; the loss moves in the third digit."""
+    gpt, tokenizer, args, *_ = train.open_run(finished, "cpu")
+    problems = data.problem_sets(args, ("test",))["test"]
+    tokens, result = data.TokenSet.of(problems, tokenizer), {}
+    for args.bf16 in (False, True):
+        result[args.bf16], _ = train.evaluate(gpt, tokenizer, problems, tokens, args, 3)
+    assert result[True]["loss"] != result[False]["loss"] == pytest.approx(result[True]["loss"], rel=0.02)
+    with train.autocast(gpt, args):
+        batch = data.collate([data.encode(tokens[0], tokenizer, "thought", 15, 3)])
+        chain, *_ = coconut.think(gpt, batch.question, batch.length, batch.thoughts)
+        coconut.loss(gpt, batch).backward()
+    assert chain.dtype == torch.float32 and all(p.grad.dtype == torch.float32 for p in gpt.parameters() if p.grad is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_is_the_same_model():
+    torch.manual_seed(0)
+    gpt = GPT(GPTConfig(vocab_size=40, block_size=64, n_layer=2, n_head=2, n_embd=16, dropout=0.0))
+    batches = [data.collate([data.Sequence([5] * length, n, [7, 8, 9]) for length in (9, 12)]) for n in (0, 3)]
+
+    def gradients():
+        found = []
+        for batch in batches:
+            gpt.zero_grad()
+            coconut.loss(gpt, batch).backward()
+            found.append({name: p.grad.clone() for name, p in gpt.named_parameters() if p.grad is not None})
+        return found
+    plain, names = gradients(), list(gpt.state_dict())
+    train.compile_blocks(gpt)
+    for one, other in zip(plain, gradients()):
+        assert one.keys() == other.keys() and all(torch.allclose(one[k], other[k], atol=1e-5) for k in one)
+    assert list(gpt.state_dict()) == names

@@ -1,0 +1,213 @@
+"""How fast is it, and how near to what the machine can do?
+
+    python tests/bench.py                   the small model, on a GPU the large one too: some minutes
+    python tests/bench.py --model gpt2      only one of the two models
+    python tests/bench.py --no-bf16         float32 (default: bfloat16 autocast on a GPU only)
+
+Random ids in the shape of ProsQA in GPT-2's vocabulary: questions of 357 tokens, 4 steps of 10, an answer of 9;
+stage 6 has 6 thoughts and no step. "cached" is what training and sampling do (think, speak), "explicit" the
+definition that recomputes all in every pass, on the same batch in the same run.
+
+FLOPs that the method needs for an example: each of its T = question + thoughts + language positions goes once
+through the blocks, 24 L C^2 multiply-adds' worth of FLOPs, and looks at those before it, 4 L C a pair; each
+predicted token goes through the head, 2 V C. Backward costs twice the forward. Utilisation is that, over the
+time, over the peak: what a large square matrix product reaches here in the same number format.
+"""
+
+import argparse
+import platform
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import coconut
+import data
+import train
+from gpt import GPT, GPTConfig
+
+V, QUESTION, STEPS, STEP, ANSWER = 50304, 357, 4, 10, 9
+WORDS = SimpleNamespace(bot=50257, eot=50258, pause=50259, eos=50256, vocab_size=V)
+MODELS = {"small": dict(n_layer=2, n_head=2, n_embd=128), "gpt2": dict(n_layer=12, n_head=12, n_embd=768)}
+
+
+def tokens(rng, spread=0):
+    """A problem of random ids; `spread` is the standard deviation of the question's length (ProsQA's: 57)."""
+    def ids(n):
+        return [rng.randrange(50000) for _ in range(n)]
+    return data.Tokens(ids(max(200, round(rng.gauss(QUESTION, spread)))), [ids(STEP) for _ in range(STEPS)], ids(ANSWER))
+
+
+def batch_of(size, stage, device, n=None):
+    """`size` problems at a stage with n thoughts (as many as the stage has, unless given)."""
+    rng, removed = random.Random(0), min(stage, STEPS) * STEP
+    return data.collate([data.encode(tokens(rng), WORDS, "thought", removed, stage if n is None else n)
+                         for _ in range(size)]).to(device)
+
+
+def flops(config, batch):
+    """FLOPs of one forward and backward of the batch: see above."""
+    L, C, B = config.n_layer, config.n_embd, len(batch.length)
+    T = batch.question.size(1) + int(batch.thoughts[0]) + batch.language.size(1)
+    return 3 * B * (24 * L * C ** 2 * T + 4 * L * C * T * (T + 1) / 2 + 2 * V * C * batch.language.size(1))
+
+
+class Bench:
+    def __init__(self, device, bf16, compiled):
+        self.device, self.bf16, self.compiled = device, bf16, compiled
+        self.dtype = torch.bfloat16 if bf16 else torch.float32
+        size = 8192 if device == "cuda" else 2048
+        a = torch.randn(size, size, dtype=self.dtype, device=device)
+        self.peak = 2 * size ** 3 / self.timed(lambda: a @ a, 5)[0]
+
+    def autocast(self):
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.bf16)
+
+    def timed(self, run, times):
+        """(median seconds, peak GiB) of run(), after one run to warm up."""
+        run()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")       # Linux: begin a new peak of resident memory
+        seconds = []
+        for _ in range(times):
+            start = time.perf_counter()
+            run()
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        if self.device == "cuda":
+            peak = torch.cuda.max_memory_allocated()
+        else:
+            status = Path("/proc/self/status").read_text()
+            peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        return statistics.median(seconds), peak / 2 ** 30
+
+    def model(self, shape):
+        torch.manual_seed(0)
+        gpt = GPT(GPTConfig(vocab_size=V, dropout=0.0, **shape)).to(self.device)
+        if self.compiled:
+            train.compile_blocks(gpt)
+        return gpt, torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=self.device == "cuda")
+
+    def step(self, gpt, optimizer, batch, explicit=False):
+        def run():
+            with self.autocast():
+                if explicit:
+                    n = int(batch.thoughts[0])
+                    logits = coconut.explicit_forward(gpt, batch.question, n, batch.language)
+                    loss = F.cross_entropy(logits.flatten(0, 1).float(), batch.target.flatten())
+                else:
+                    loss = coconut.loss(gpt, batch)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+        return run
+
+    def training(self, shape, size, times):
+        gpt, optimizer = self.model(shape)
+        for stage in (0, 6):
+            batch = batch_of(size, stage, self.device)
+            for explicit in (False, True):
+                if explicit and stage == 0:
+                    continue
+                seconds, peak = self.timed(self.step(gpt, optimizer, batch, explicit), 1 if explicit else times)
+                places = batch.question.size(1) + stage + batch.language.size(1)
+                print(f"  training, stage {stage}, {'explicit' if explicit else 'cached':8} {size / seconds:9.2f} examples/s"
+                      f" {size * places / seconds:10,.0f} tokens/s {flops(gpt.config, batch) / seconds / self.peak:6.1%} of peak"
+                      f" {peak:6.1f} GiB", flush=True)
+
+    @torch.no_grad()
+    def generation(self, shape, size, questions, explicit_questions):
+        """Questions a second, 10 tokens written for each (no <eos> comes from random weights)."""
+        gpt, _ = self.model(shape)
+        gpt.eval()
+        batch = batch_of(size, 6, self.device)
+
+        def cached():
+            with self.autocast():
+                for _ in range(questions // size):
+                    coconut.generate(gpt, batch, -1, 10)
+
+        def explicit():
+            with self.autocast():
+                for row in range(explicit_questions):
+                    language = batch.language[row:row + 1, :1]
+                    for _ in range(10):
+                        logits = coconut.explicit_forward(gpt, batch.question[row:row + 1], 6, language)
+                        language = torch.cat([language, logits[:, -1:].argmax(-1)], dim=1)
+        print(f"  answering, cached, batches of {size:3}  {questions // size * size / self.timed(cached, 1)[0]:9.2f} questions/s")
+        print(f"  answering, explicit, one by one {explicit_questions / self.timed(explicit, 1)[0]:9.2f} questions/s", flush=True)
+
+    def cost_of_thoughts(self, shape, size, times):
+        gpt, optimizer = self.model(shape)
+        first = None
+        for n in (0, 1, 2, 4, 8, 16, 32):
+            seconds, peak = self.timed(self.step(gpt, optimizer, batch_of(size, 6, self.device, n)), times)
+            first = first or seconds
+            print(f"  {n:2} thoughts {1000 * seconds:9.1f} ms a step = {seconds / first:5.2f} of none   {peak:6.1f} GiB", flush=True)
+
+    def data_share(self, shape, size, problems):
+        """Of an epoch in train.py on questions of ProsQA's spread: examples a second, share of making batches."""
+        gpt, _ = self.model(shape)
+        args = train.parse(["--dataset", "prosqa", "--setting", "paper", "--init", "scratch", "--batch_size", str(size),
+                            "--micro_batch", str(size), "--reset_optimizer"])
+        train.complete(args)
+        args.stages, args.bf16, rng = 6, self.bf16, random.Random(0)
+        some, spent = [tokens(rng, 57) for _ in range(problems)], [0.0]
+
+        def batches():
+            made = train.batches(some, WORDS, args, 6, 0, random.Random(0))
+            while True:
+                start = time.perf_counter()
+                batch = next(made, None)
+                spent[0] += time.perf_counter() - start
+                if batch is None:
+                    return
+                yield batch
+
+        def epoch():
+            spent[0] = 0.0
+            train.train_epoch(gpt, train.make_optimizers(gpt, args), batches(), problems // size, 0, 1000, args, lambda *_, **__: None)
+        seconds, _ = self.timed(epoch, 1)
+        print(f"  train.py at stage 6, lengths of ProsQA's spread: {problems / seconds:.1f} examples/s, making batches {spent[0] / seconds:.1%}", flush=True)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", choices=MODELS)
+    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
+    parser.add_argument("--compile", action="store_true")
+    args = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    where = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    bench = Bench(device, args.bf16, args.compile)
+    print(f"{time.strftime('%Y-%m-%d')} torch {torch.__version__} Python {platform.python_version()} {where} "
+          f"{'bfloat16 autocast' if args.bf16 else 'float32'}{', compiled' if args.compile else ''}, "
+          f"peak {bench.peak / 1e12:.2f} TFLOP/s")
+    for name, shape in MODELS.items():
+        if name == (args.model or name):
+            size = {("small", "cpu"): 32, ("gpt2", "cpu"): 4}.get((name, device), 128)
+            large = name == "gpt2" and device == "cpu"
+            print(f"{name}: {shape}, vocabulary {V:,}, batch {size}")
+            bench.training(shape, size, 2 if large else 5)
+            if device == "cuda" and name == "gpt2":
+                bench.training(shape, 32, 5)
+            bench.generation(shape, 4 if large else 100, 8 if large else 500, 1 if large else 4)
+            if not large:
+                bench.cost_of_thoughts(shape, size, 5)
+                bench.data_share(shape, size, 20 * size)
+
+
+if __name__ == "__main__":
+    main()
