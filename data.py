@@ -686,7 +686,8 @@ def run_or_explain(main):
 
 def main(argv=None):
     parser = Parser(description="Make problems. Without --out, show one of them worked out.")
-    parser.add_argument("dataset", help="prontoqa, prosqa, gsm8k, or a folder of problems in official format")
+    parser.add_argument("dataset", nargs="?", default="prosqa",
+                        help="prontoqa, prosqa (default), gsm8k, or a folder of problems in official format")
     parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
     add_problem_flags(parser)
     args = parser.parse_args(argv)

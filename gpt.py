@@ -236,3 +236,40 @@ class GPT(nn.Module):
     def logits(self, hidden):
         """Hidden states (..., C) -> scores of the next word (..., V), by the token embedding (tied head)."""
         return F.linear(hidden, self.wte.weight)
+
+
+def main():
+    """The sizes of GPT-2, and a small one that learns to write like this file, byte by byte."""
+    for name, layers, width in zip(OFFICIAL, (12, 24, 36, 48), (768, 1024, 1280, 1600)):
+        with torch.device("meta"):                      # shapes without memory
+            gpt = GPT(GPTConfig(n_layer=layers, n_head=width // 64, n_embd=width))
+        size = sum(p.numel() for p in gpt.parameters())
+        print(f"{name:12} {layers} layers, width {width:4}: {size:13,} parameters")
+
+    torch.manual_seed(0)
+    text = torch.tensor(list(Path(__file__).read_bytes()))
+    gpt = GPT(GPTConfig(vocab_size=128, block_size=256, n_layer=2, n_head=4, n_embd=64, dropout=0.0))
+    optimizer = torch.optim.AdamW(gpt.parameters(), lr=3e-3)
+    print(f"\na {sum(p.numel() for p in gpt.parameters()):,} parameter one reads this file:")
+    for step in range(301):
+        starts = torch.randint(len(text) - 65, (32,))
+        ids = torch.stack([text[i:i + 65] for i in starts])                             # (B, T + 1)
+        hidden, _ = gpt(gpt.embed(ids[:, :-1]))
+        loss = F.cross_entropy(gpt.logits(hidden).flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 100 == 0:
+            print(f"  step {step:3}  loss {loss.item():.2f} a byte")
+    ids, cache = torch.tensor([list(b"    def ")]), None
+    written = ids[0].tolist()
+    with torch.no_grad():
+        for _ in range(160):
+            hidden, cache = gpt(gpt.embed(ids), cache=cache)
+            ids = torch.multinomial(gpt.logits(hidden[:, -1]).softmax(-1), 1)           # (1, 1)
+            written.append(ids.item())
+    print("and writes:\n" + bytes(written).decode())
+
+
+if __name__ == "__main__":
+    main()

@@ -13,12 +13,16 @@ left, and the probabilities of the first word that it could write are a picture 
     python sample.py RUN --parallel         how many nodes a thought keeps in view, over the test set
     python sample.py RUN --corrupt          are the thoughts used? noise, another order, another problem's
     python sample.py RUN RUN2 --curve       loss and accuracy per epoch
+    python sample.py RUN RUN2 --compare     who is right where the other is wrong, and is it chance?
+    python sample.py RUNS --table           results by method, beside the paper's
     python sample.py --init gpt2 --prompt "..."     no thoughts: the official GPT-2 continues a text
 """
 
 import argparse
 import json
+import math
 import os
+import statistics
 from collections import Counter
 from pathlib import Path
 
@@ -292,19 +296,89 @@ def draw_corrupt(plt, rows, total):
     axes.set(xlabel="answers right", xlim=(0, 1))
 
 
-def curves(runs):
-    """{run: its records of validation}, from the logs; a run is a folder, or a log itself."""
+def compare(runs, problems):
+    """Two opened runs on the same problems: rows (number of steps, problems, right in one, right in two, only
+    in one, only in two), the last for all; and the two-sided p of McNemar's exact test on that last row.
+
+    If the runs were equally good, a problem that only one of them gets right would be either's with 1/2.
+    """
+    right = []
+    for gpt, tokenizer, run, stage, _ in runs:
+        n = train.schedule(run, stage, [0] * run.stages)[1]
+        texts, _, _ = ask(gpt, tokenizer, problems, run, n, run.stop == "classifier")
+        right.append([data.grade(p, text) for p, text in zip(problems, texts)])
+    steps, rows = [len(p.steps) for p in problems], []
+    for some in [*({s} for s in sorted(set(steps))), set(steps)]:
+        pairs = [pair for s, *pair in zip(steps, *right) if s in some]
+        rows.append((", ".join(map(str, sorted(some))) if len(some) == 1 else "all", len(pairs),
+                     sum(a for a, _ in pairs), sum(b for _, b in pairs),
+                     sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)))
+    *_, one, two = rows[-1]
+    tail = sum(math.comb(one + two, i) for i in range(min(one, two) + 1)) / 2 ** (one + two)
+    return rows, min(1.0, 2 * tail)
+
+
+def show_compare(names, rows, p):
+    print(f"first   {names[0]}\nsecond  {names[1]}\n")
+    print("steps  problems   first right  second right   only first  only second")
+    for steps, total, first, second, *only in rows:
+        print(f"{steps:>5}{total:10}{first / total:14.1%}{second / total:14.1%}{only[0]:13}{only[1]:13}")
+    print(f"\nMcNemar's exact test: p = {p:.2g}")
+
+
+def logs(runs):
+    """{run: the records of its log}; a run is a folder, or a log itself."""
     found = {}
     for run in runs:
         path = Path(run) / "log.jsonl" if Path(run).is_dir() else Path(run)
         try:
-            records = [json.loads(line) for line in path.read_text().splitlines()]
-            found[run] = [record for record in records if record["kind"] == "valid"]
-        except (OSError, ValueError, KeyError, TypeError):
+            found[run] = [json.loads(line) for line in path.read_text().splitlines()]
+            if not any(record["kind"] == "valid" for record in found[run]):
+                raise ValueError(f"{path} has no whole epoch yet: wait, or name another")
+        except (OSError, json.JSONDecodeError, KeyError, TypeError):
             raise ValueError(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
-        if not found[run]:
-            raise ValueError(f"{path} has no whole epoch yet")
     return found
+
+
+# The paper's Table 1: accuracy in %, tokens generated.
+TABLE_1 = {
+    "cot": {"gsm8k": "42.9 ± 0.2, 25.0", "prontoqa": "98.8 ± 0.8, 92.5", "prosqa": "77.5 ± 1.9, 49.4"},
+    "no_cot": {"gsm8k": "16.5 ± 0.5, 2.2", "prontoqa": "93.8 ± 0.7, 3.0", "prosqa": "76.7 ± 1.0, 8.2"},
+    "icot": {"gsm8k": "30.0, 2.2", "prontoqa": "99.8 ± 0.3, 3.0", "prosqa": "98.2 ± 0.3, 8.2"},
+    "pause": {"gsm8k": "16.4 ± 1.8, 2.2", "prontoqa": "77.7 ± 21.0, 3.0", "prosqa": "75.9 ± 0.7, 8.2"},
+    "coconut": {"gsm8k": "34.1 ± 1.5, 8.2", "prontoqa": "99.8 ± 0.2, 9.0", "prosqa": "97.0 ± 0.3, 14.2"},
+    "no_curriculum": {"gsm8k": "14.4 ± 0.8, 8.2", "prontoqa": "52.4 ± 0.4, 9.0",
+                      "prosqa": "76.1 ± 0.2, 14.2"},
+    "no_thought": {"gsm8k": "21.6 ± 0.5, 2.3", "prontoqa": "99.9 ± 0.1, 3.0", "prosqa": "95.5 ± 1.1, 8.2"},
+    "pause_as_thought": {"gsm8k": "24.1 ± 0.7, 2.2", "prontoqa": "100.0 ± 0.1, 3.0",
+                         "prosqa": "96.6 ± 0.8, 8.2"}}
+
+
+def show_table(found):
+    """A row for each dataset and method: accuracy with its spread over the runs, tokens, minutes a run."""
+    groups = {}
+    for run, records in found.items():
+        test = [record for record in records if record["kind"] == "test" and "method" in record]
+        if test:
+            seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
+            key = test[-1]["dataset"], list(TABLE_1).index(test[-1]["method"])
+            share = test[-1]["correct"] / test[-1]["total"]
+            groups.setdefault(key, []).append((share, test[-1]["tokens"], seconds))
+        else:
+            print(f"{run} is not tested yet")
+    print("dataset   method            runs       accuracy   tokens   minutes   the paper's accuracy, tokens")
+    for (dataset, method), runs in sorted(groups.items()):
+        accuracy, tokens, seconds = zip(*runs)
+        spread = f" ± {100 * statistics.stdev(accuracy):4.1f}" if len(runs) > 1 else " " * 7
+        method = list(TABLE_1)[method]
+        print(f"{Path(dataset).name:10}{method:18}{len(runs):4}{100 * statistics.mean(accuracy):8.1f}{spread}"
+              f"{statistics.mean(tokens):9.1f}{statistics.mean(seconds) / 60:10.0f}   "
+              f"{TABLE_1[method].get(dataset, '-')}")
+
+
+def curves(runs):
+    """{run: its records of validation}."""
+    return {run: [r for r in records if r["kind"] == "valid"] for run, records in logs(runs).items()}
 
 
 def show_curves(found):
@@ -361,7 +435,7 @@ def save_plot(path, draw, *what):
 def main(argv=None):
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     add, count = parser.add_argument, data.number(int, 1)
-    add("run", nargs="*", help="the run's folder (its best.pt is asked), or a checkpoint; --curve: several")
+    add("run", nargs="*", help="the run's folder (its best.pt is asked), or a checkpoint; or several")
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--question", help="ask this instead of test problems")
     for flag, what in (("tree", "the search tree of a test problem (--n 2: of the second)"),
@@ -369,6 +443,8 @@ def main(argv=None):
                        ("parallel", "how many nodes a thought keeps in view"),
                        ("corrupt", "accuracy with noise or other thoughts put in"),
                        ("curve", "loss and accuracy per epoch"),
+                       ("compare", "of two runs: where one is right and the other wrong"),
+                       ("table", "results by method, beside the paper's"),
                        ("wrong", "of the test problems, only the mistakes")):
         looks.add_argument(f"--{flag}", action="store_true", help=what)
     add("--plot", metavar="FILE.png", help="draw --tree, --sweep_thoughts, --parallel, --corrupt or --curve")
@@ -386,8 +462,9 @@ def main(argv=None):
     if args.init:
         gpt, tokenizer = train.pretrained(args.init)
         return print(args.prompt + continue_text(gpt.to(device), tokenizer, args.prompt, 50))
-    draws = args.tree or args.sweep_thoughts or args.parallel or args.corrupt or args.curve
-    if args.plot and not draws:
+    draws = any(vars(args)[flag] for flag in ("tree", "sweep_thoughts", "parallel", "corrupt", "curve",
+                                              "compare", "table"))
+    if args.plot and (not draws or args.compare or args.table):
         raise ValueError("--plot draws --tree, --sweep_thoughts, --parallel, --corrupt or --curve: add one")
     if args.thoughts is not None and draws:
         raise ValueError("--thoughts is for asking problems: leave it out here")
@@ -395,11 +472,14 @@ def main(argv=None):
         found = curves(args.run)
         show_curves(found)
         return save_plot(args.plot, draw_curves, found) if args.plot else None
-    if len(args.run) > 1:
-        raise ValueError("several runs are for --curve: name one")
+    if args.table:
+        return show_table(logs(args.run))
+    if len(args.run) != 1 + args.compare:
+        raise ValueError(f"{len(args.run)} runs are named: --compare takes two, --curve and --table any "
+                         "number, all else one")
 
     gpt, tokenizer, run, stage, last_stage = train.open_run(args.run[0], device)
-    if (args.thoughts or draws) and train.METHODS[run.method][0] is None:
+    if (args.thoughts or draws and not args.compare) and train.METHODS[run.method][0] is None:
         raise ValueError(f"{args.run[0]} was trained by {run.method}, without thoughts: leave that flag out")
     if stage < last_stage:
         print(f"note: {args.run[0]} has come to stage {stage} of {last_stage} only")
@@ -409,6 +489,9 @@ def main(argv=None):
         problems = [data.Problem(args.question, [], "")]
     else:
         problems = train.test_problems(args, run, args.run[0])
+    if args.compare:
+        found = compare([train.open_run(path, device) for path in args.run], problems[:args.n])
+        return show_compare(args.run, *found)
     if (args.tree or args.sweep_thoughts or args.parallel) and not all(
             data.told_edges(p.question) and data.told_edges(" ".join(p.steps)) for p in problems[:args.n]):
         raise ValueError("only ProsQA's and ProntoQA's problems have a graph to look at")

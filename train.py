@@ -472,8 +472,8 @@ def test(args, out, device):
     for problem, text in mistakes[:5]:
         said = data.visible(" / ".join(text.splitlines())[:100])
         print(f"  wrong: ...{problem.question[-60:]} -> {said}, not {problem.answer}")
-    dataset = args.dataset or run.dataset
-    record = dict(kind="test", dataset=dataset, stage=stage, last_stage=last_stage, **result)
+    record = dict(kind="test", dataset=args.dataset or run.dataset, method=run.method, seed=run.seed,
+                  stage=stage, last_stage=last_stage, **result)
     print(show(record), flush=True)
     return record
 

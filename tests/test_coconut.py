@@ -309,3 +309,11 @@ def test_every_problem_of_a_batch_stops_where_its_own_classifier_says_or_at_the_
             assert taken[i] == own and written[i] == generate(gpt, alone, EOS, 12)[0][0]
             seen.add(own)
     assert seen == {1, 2, 3, 4, 5}
+
+
+def test_the_toy_shows_both_forwards_pass_by_pass(capsys):
+    coconut.main()
+    lines = capsys.readouterr().out.splitlines()
+    passes = [line.split("  ")[2:] for line in lines if line.startswith("  pass")]
+    assert [p[-1].strip() for p in passes[4:]] == ["q1 q2 q3 q4 <bot>", "t1", "t2", "t3 <eot> l1 l2"]
+    assert [len(p[-1].split()) for p in passes[:4]] == [5, 6, 7, 11] and float(lines[-1].split()[-1]) < 1e-4

@@ -55,7 +55,7 @@ def test_every_flag_is_explained_with_its_default_and_is_in_this_test(monkeypatc
         assert own or isinstance(action, (argparse._StoreTrueAction, argparse.BooleanOptionalAction)), f"{name}: its default is not told"
     assert all(f"{k}={v}" in text.replace("\n", " ") for row in rows for k, v in row.items())
     flags, _ = actions(sample, monkeypatch)
-    looks = {"tree", "sweep_thoughts", "parallel", "corrupt", "curve", "wrong"}
+    looks = {"tree", "sweep_thoughts", "parallel", "corrupt", "curve", "compare", "table", "wrong"}
     assert flags.keys() == {"run", "question", "thoughts", "n", "init", "prompt", "device", "dataset", "plot", *looks, *data.PROBLEM_FLAGS} and all(len(a.help) > 8 for a in flags.values())
 
 

@@ -15,6 +15,7 @@ import torch
 
 import data
 from gpt import GPT, GPTConfig, download
+from gpt import main as gpt_main
 
 
 @pytest.fixture
@@ -249,3 +250,12 @@ def test_a_downloaded_file_that_is_no_gpt2_is_not_kept(tmp_path, monkeypatch):
 def test_only_https_is_ever_fetched():
     urls = [url for url, _ in data.GSM8K.values()] + re.findall(r"https?://[^\s\"]+", (Path(__file__).parent.parent / "gpt.py").read_text())
     assert len(urls) >= 4 and all(url.startswith("https://") for url in urls)
+
+
+@pytest.mark.slow
+def test_the_small_model_learns_its_own_file(capsys):
+    gpt_main()
+    printed = capsys.readouterr().out
+    assert "124,439,808 parameters" in printed and "1,557,611,200" in printed
+    losses = [float(line.split()[3]) for line in printed.splitlines() if line.startswith("  step")]
+    assert losses[-1] < 1.5 < 5 < losses[0] and "\n    def " in printed

@@ -258,3 +258,32 @@ def test_a_sweep_of_a_run_without_mixing_warns(runs, tmp_path, capsys):
         capsys.readouterr()
         sample.main([str(run), "--sweep_thoughts", "--n", "2"])
         assert ("warning: this run was trained without --mix" in capsys.readouterr().out) == warns
+
+
+def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(monkeypatch, capsys):
+    """The exact test against a sum over all 2^n outcomes."""
+    problems = [data.Problem(f"{i}?", ["s"] * (1 + i % 2), str(i)) for i in range(12)]
+    right = {"a": {0, 1, 2, 3, 4, 5, 6, 7, 8}, "b": {0, 1, 9}}
+    monkeypatch.setattr(sample, "ask", lambda gpt, t, ps, *_: ([f"### {p.answer if int(p.answer) in right[gpt] else 'x'}" for p in ps], None, None))
+    run = Namespace(method="no_cot", stages=1, c=1, stop="constant")
+    rows, p = sample.compare([(name, None, run, 0, 0) for name in "ab"], problems)
+    assert rows == [("1", 6, 5, 1, 4, 0), ("2", 6, 4, 2, 3, 1), ("all", 12, 9, 3, 7, 1)]
+    outcomes = [bin(i).count("1") for i in range(2 ** 8)]
+    assert p == sum(n <= 1 or n >= 7 for n in outcomes) / 2 ** 8
+    sample.show_compare("ab", rows, p)
+    assert "  all        12         75.0%         25.0%            7            1" in capsys.readouterr().out
+    assert sample.compare([("a", None, run, 0, 0)] * 2, problems)[1] == 1
+
+
+def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, capsys):
+    for name, method, correct in ("a", "coconut", 90), ("b", "coconut", 96), ("c", "cot", 50), ("d", "cot", None):
+        lines = [{"kind": "valid", "epoch": 1, "stage": 0, "seconds": 120}, {"kind": "valid", "epoch": 2, "stage": 0, "seconds": 240}]
+        if correct:
+            lines.append({"kind": "test", "dataset": "prosqa", "method": method, "correct": correct, "total": 100, "tokens": 14.0})
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sample.main([*(str(tmp_path / f"{name}.jsonl") for name in "abcd"), "--table"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{tmp_path / 'd.jsonl'} is not tested yet"
+    assert lines[2].split() == "prosqa cot 1 50.0 14.0 4 77.5 ± 1.9, 49.4".split()
+    assert lines[3].split() == "prosqa coconut 2 93.0 ± 4.2 14.0 4 97.0 ± 0.3, 14.2".split()
+    assert set(sample.TABLE_1) == set(train.METHODS)
