@@ -61,7 +61,8 @@ def think(gpt, question, length, thoughts, detach=False, given=None):
         return hidden.detach() if detach else hidden
 
     hidden, cache = gpt(gpt.embed(question))                                # pass 1: the question, once
-    chain = [thought(0, hidden[torch.arange(len(length)), length - 1, None])]       # from where <bot> stands
+    row = torch.arange(len(length), device=length.device)
+    chain = [thought(0, hidden[row, length - 1, None])]                     # from where <bot> stands
     for i in range(1, N):                                                   # passes 2 to N: one position each
         # A problem that is done thinking waits where its <eot> will be, unseen: mask hides what it adds.
         position = length + torch.clamp(thoughts, max=i - 1)
