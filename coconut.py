@@ -56,18 +56,18 @@ def think(gpt, question, length, thoughts, detach=False, given=None):
     column = torch.arange(Tq + N, device=question.device)
     mask = torch.where(column < Tq, column < length[:, None], column - Tq < thoughts[:, None])
 
-    def thought(i, hidden):             # (B, 1, C) the last hidden state, unless another vector is given
+    def next_input(i, hidden):          # (B, 1, C) the last hidden state, unless another vector is given
         hidden = hidden if given is None or i >= given.size(1) else given[:, i, None]
         return hidden.detach() if detach else hidden
 
     hidden, cache = gpt(gpt.embed(question))                                # pass 1: the question, once
     row = torch.arange(len(length), device=length.device)
-    chain = [thought(0, hidden[row, length - 1, None])]                     # from where <bot> stands
+    chain = [next_input(0, hidden[row, length - 1, None])]                  # from where <bot> stands
     for i in range(1, N):                                                   # passes 2 to N: one position each
         # A problem that is done thinking waits where its <eot> will be, unseen: mask hides what it adds.
         position = length + torch.clamp(thoughts, max=i - 1)
         hidden, cache = gpt(chain[-1], position[:, None], mask[:, :Tq + i], cache)
-        chain.append(thought(i, hidden))
+        chain.append(next_input(i, hidden))
     return torch.cat(chain, dim=1)[:, :N], cache, mask
 
 

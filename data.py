@@ -517,7 +517,8 @@ def grade(problem, text):
 
 
 def told_edges(question):
-    """The graph in a question's sentences: {sentence: (from, to)} for each that says what something is."""
+    """The graph in a question's sentences, {sentence: (from, to)}: "Max is a wumpus.", "Every wumpus is a
+    yumpus." or, in ProntoQA, "Wumpuses are yumpuses."; what says only how something is, is no edge."""
     edges = {}
     for sentence in re.findall(r"[^.?]+\.", question):
         one, many = r"(?:(?:Every|Each) )?(\w+) is an? (\w+)\.", r"(\w+)es are (\w+)es\."
@@ -635,7 +636,7 @@ def add_problem_flags(parser):
     add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
     add("--names", type=count, help="ProsQA: how many concept and entity names to use (default: 38, 17)")
     add("--neg_steps", type=count, help="ProsQA: fewest steps to the wrong answer (default: 1)")
-    add("--parents", type=number(float, 0), help="ProsQA: parents of a node, on average (default: 1.5)")
+    add("--parents", type=number(float, 0, 20), help="ProsQA: parents of a node, on average (default: 1.5)")
     add("--data_seed", type=int, help="seed of the generated problems (default: 0)")
 
 

@@ -87,9 +87,9 @@ class CausalSelfAttention(nn.Module):
             q = q / math.sqrt(q.size(3))
             scores = torch.cat([q @ keys.mT for keys, _ in present], dim=3)         # (B, nh, T, S)
             scores = scores if mask is None else scores + mask
-            share = F.dropout(scores.softmax(dim=3), dropout).to(v.dtype)
+            weights = F.dropout(scores.softmax(dim=3), dropout).to(v.dtype)
             split = first[0].size(2)
-            y = share[..., :split] @ first[1] + share[..., split:] @ v              # (B, nh, T, hs)
+            y = weights[..., :split] @ first[1] + weights[..., split:] @ v          # (B, nh, T, hs)
         y = y.transpose(1, 2).reshape(B, T, C)
         return self.resid_dropout(self.c_proj(y)), present
 
@@ -216,13 +216,13 @@ class GPT(nn.Module):
                    (B, nh, -, hs), together S - T columns; None at the start
         Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
         """
-        T, past = x.size(1), sum(keys.size(2) for keys, _ in cache[0]) if cache else 0
+        T, seen = x.size(1), sum(keys.size(2) for keys, _ in cache[0]) if cache else 0
         if positions is None:
-            positions = torch.arange(past, past + T, device=x.device)
+            positions = torch.arange(seen, seen + T, device=x.device)
         if mask is not None:
             mask = mask[:, None, None, :]                                                    # (B, 1, 1, S)
-        if T > 1 and (mask is not None or past):
-            causal = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)   # (T, S)
+        if T > 1 and (mask is not None or seen):
+            causal = torch.ones(T, seen + T, dtype=torch.bool, device=x.device).tril(seen)   # (T, S)
             mask = causal if mask is None else causal & mask                                 # (B, 1, T, S)
         if mask is not None:        # to be added to the scores
             mask = torch.zeros(mask.shape, device=x.device, dtype=x.dtype).masked_fill(~mask, -math.inf)

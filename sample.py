@@ -73,9 +73,10 @@ def bar(share, width):
 
 def show(problem, text, thoughts):
     """One problem, its thoughts in words, and the answer, in 100 columns. True if the answer is right."""
-    print(f"question  {problem.question}")
+    print(f"question  {data.visible(problem.question)}")
     for i, words in enumerate(thoughts, start=1):
-        cells = [f"{data.visible(word.strip() or word)[:9]:>9} {p:4.0%} {bar(p, 2)}" for word, p in words]
+        cells = [f"{data.visible(word).replace(' ', '_')[:9]:>9} {p:4.0%} {bar(p, 2)}"
+                 for word, p in words]
         print(f"thought {i:<2}" + "".join(f"{cell:18}" for cell in cells).rstrip())
     right = data.grade(problem, text)
     print(f"written   {data.visible(' / '.join(text.splitlines()))}")
@@ -86,28 +87,33 @@ def show(problem, text, thoughts):
 # ------------------------------------------------------------------------------------------------------------
 # The search tree: what the model would write next, if it stopped thinking now.
 
+def lead(problem):
+    """How each written step begins, and whether it is one node ahead: after k steps' worth of thoughts, what
+    is written next begins "Every <node k>" in ProsQA, and "Max is a <node k + 1>" in ProntoQA."""
+    return ("Every {}", 0) if data.told_edges(problem.answer) else (path_of(problem)[0] + " is {}", 1)
+
+
 @torch.no_grad()
 def node_values(gpt, tokenizer, problem, run, k):
     """{node: value} after k steps' worth of thoughts: the probability that the next written step is about it.
 
-    Paper: Interpreting the Latent Search Tree. <eot> is forced, and the beginning that all steps share:
-    "Every" in ProsQA, the entity in ProntoQA, whose steps begin "Max is a wumpus.". The value is the product
-    of the probabilities of the tokens that follow.
+    Paper: Interpreting the Latent Search Tree. <eot> and what all steps begin with (lead) are forced; the
+    value is the product of the probabilities of the tokens that follow.
     """
     nodes = sorted({v for _, v in data.told_edges(problem.question).values()})
-    entity = path_of(problem)[0]
-    begin = "Every {}" if problem.graph or problem.answer.startswith(entity) else entity + " is {}"
-    named = nodes if begin.startswith("Every") else [data.with_article(v) for v in nodes]
-    ids = [tokenizer.encode(begin.format(name)) for name in named]
-    forced = len(os.path.commonprefix(ids))
-    question = tokenizer.encode(problem.question + "\n")
-    filler = train.METHODS[run.method][0]
+    begin, ahead = lead(problem)
+    ids = [tokenizer.encode(begin.format(data.with_article(v) if ahead else v)) for v in nodes]
+    forced, rows = len(os.path.commonprefix(ids)), len(ids)
+    question, filler = tokenizer.encode(problem.question + "\n"), train.METHODS[run.method][0]
     batch = data.collate([data.encode(data.Tokens(question, [], row), tokenizer, filler, 0, k * run.c)
                           for row in ids]).to(gpt.wte.weight.device)
     if batch.question.size(1) + k * run.c + batch.language.size(1) > gpt.config.block_size:
         raise ValueError(f"{k * run.c} thoughts and the question are more than the model's positions")
-    chain, cache, mask = coconut.think(gpt, batch.question, batch.length, batch.thoughts)
-    hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.thoughts, chain, cache, mask)
+    chain, cache, mask = coconut.think(gpt, batch.question[:1], batch.length[:1], batch.thoughts[:1])
+    cache = [[(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in layer]
+             for layer in cache]                    # all continue the same thoughts
+    hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.thoughts,
+                                 chain.expand(rows, -1, -1), cache, mask.expand(rows, -1))
     scores = gpt.logits(hidden).log_softmax(-1)                                             # (nodes, Tl, V)
     right = scores.gather(2, batch.target.clamp(min=0)[:, :, None])[:, :, 0]                # (nodes, Tl)
     right = right.masked_fill(batch.target < 0, 0)[:, forced:]
@@ -116,8 +122,8 @@ def node_values(gpt, tokenizer, problem, run, k):
 
 def path_of(problem):
     """The nodes of the problem's written path, the entity first."""
-    pairs = list(data.told_edges(" ".join(problem.steps)).values())
-    return [pairs[0][0]] + [v for _, v in pairs]
+    pairs = data.told_edges(" ".join(problem.steps)).values()
+    return list(dict.fromkeys(node for pair in pairs for node in pair))
 
 
 def height(edges, node):
@@ -128,17 +134,20 @@ def height(edges, node):
 def tree(gpt, tokenizer, problem, run):
     """The part of the graph that the entity reaches, as rows (depth, node, value, height, on the true path).
 
-    A node at depth k has its value after k steps of thought, None at the last step, after which no other
-    would be written. A node that several ways lead to stands at the end of each.
+    A node's value is the one after as many steps of thought as bring it to the beginning of the next step
+    (lead); None at the target, about which no other step begins. A node that several ways lead to stands at
+    the end of each.
     """
     edges, path = list(data.told_edges(problem.question).values()), path_of(problem)
-    values = {k: node_values(gpt, tokenizer, problem, run, k) for k in range(1, len(problem.steps))}
-    rows = []
+    rows, (_, ahead) = [], lead(problem)
+    values = {k + ahead: node_values(gpt, tokenizer, problem, run, k)
+              for k in range(1 - ahead, len(path) - 1)}
 
     def visit(way):
-        k, node = len(way) - 1, way[-1]
-        rows.append((k, node, values.get(k, {}).get(node), height(edges, node), way == path[:k + 1]))
-        for child in sorted(v for u, v in edges if u == node and k < len(path) - 1):
+        depth, node = len(way) - 1, way[-1]
+        value = values.get(depth, {}).get(node)
+        rows.append((depth, node, value, height(edges, node), way == path[:depth + 1]))
+        for child in sorted(v for u, v in edges if u == node and depth < len(path) - 1):
             visit(way + [child])
     visit(path[:1])
     return rows
@@ -146,7 +155,7 @@ def tree(gpt, tokenizer, problem, run):
 
 def show_tree(problem, rows):
     print(f"question  {problem.question}\nanswer    {problem.answer}\n")
-    print(f"{'':34}value after as many thoughts as the node is deep    height")
+    print(f"{'':34}{'value before the step that begins with the node':48}height")
     for depth, node, value, high, on_path in rows:
         name = "    " * depth + node + " *" * on_path
         number = "" if value is None else f"{value:4.0%} {bar(value, 20)}"
@@ -182,10 +191,10 @@ def sweep(gpt, tokenizer, problems, run):
 def show_sweep(rows, total):
     heads = [[*name.split(), ""][:2] for name in data.PATH_CLASSES]
     for line in zip(["steps of", "thought"], ["answer", "right"], *heads):
-        print(f"{line[0]:8}" + "".join(f"{word:>13}" for word in line[1:]))
+        print(f"{line[0]:8}" + "".join(f"{word:>14}" for word in line[1:]))
     for k, right, classes in rows:
         shares = [right, *(classes[name] for name in data.PATH_CLASSES)]
-        print(f"{k:8}" + "".join(f"{share / total:13.1%}" for share in shares))
+        print(f"{k:8}" + "".join(f"{share / total:14.1%}" for share in shares))
 
 
 def draw_sweep(plt, rows, total):
@@ -202,15 +211,15 @@ def draw_sweep(plt, rows, total):
 
 
 def parallel(gpt, tokenizer, problems, run):
-    """Rows (k, value, height, leads to the target) of all nodes k = 1 or 2 steps from their entities, and for
-    each k the mean probability of the best 1, 2, 3 nodes of a problem."""
+    """Rows (k, value, height, leads to the target) of all nodes that the step written after k = 1 or 2 steps
+    of thought could begin with, and for each k the mean probability of the best 1, 2, 3 nodes."""
     rows, best = [], {1: [], 2: []}
     for problem in problems:
         edges, path = list(data.told_edges(problem.question).values()), path_of(problem)
-        ring = {path[0]}
+        ring = {path[0]} if not lead(problem)[1] else {v for u, v in edges if u == path[0]}
         for k in (1, 2):
             ring = {v for u, v in edges if u in ring}
-            if k >= len(problem.steps):
+            if k > len(path) - 2:
                 break
             values = node_values(gpt, tokenizer, problem, run, k)
             top = sorted(values.values(), reverse=True)
@@ -229,7 +238,7 @@ def show_parallel(rows, best):
     print("after thought   best node   best two   best three")
     for k, shares in best.items():
         print(f"{k:13}{shares[0]:12.1%}{shares[1]:11.1%}{shares[2]:13.1%}")
-    print("\nmean value of the nodes so many steps from the entity, and how many they are\n"
+    print("\nmean value of the nodes as far from the entity as the next step, and how many they are\n"
           "after thought   height   leads to the target   leads elsewhere")
     for k in best:
         for high in ("all", *sorted({row[2] for row in rows if row[0] == k})):
@@ -254,15 +263,14 @@ def draw_parallel(plt, rows, best):
     right.legend(frameon=False, fontsize=7)
 
 
-def corrupt(gpt, tokenizer, problems, run):
-    """Accuracy when thoughts (or pauses) are tampered with: rows (what was done, answers right).
+def corrupt(gpt, tokenizer, problems, run, n):
+    """Accuracy when the n thoughts (or pauses) are tampered with: rows (what was done, answers right).
 
     Noise has the mean and spread of the numbers in all thoughts of the test set. Whatever is put in is fed
     back as the input, so that thoughts after it see it; another order and another problem's are of the run's
     own, untouched thoughts. Another problem is one with as many steps.
     """
     torch.manual_seed(0)
-    n = train.schedule(run, run.stages, [0] * run.stages)[1]
     pauses = train.METHODS[run.method][0] == "pause"        # all are given: left alone, thoughts would follow
     if pauses:
         own = gpt.wte.weight[tokenizer.pause].detach().expand(len(problems), n, -1)
@@ -277,8 +285,9 @@ def corrupt(gpt, tokenizer, problems, run):
     shuffled = torch.stack([one[torch.randperm(n).to(one.device)] for one in own])
     cases = [(f"noise for the first {j} of {n}" if j else "untouched",
               torch.cat([noise[:, :j], own[:, j if pauses else n:]], dim=1)) for j in range(n + 1)]
-    cases += [("in reverse order", own.flip(1)), ("in random order", shuffled),
-              ("another problem's", own[other])]
+    if not pauses:                                          # which are all alike
+        cases += [("in reverse order", own.flip(1)), ("in random order", shuffled),
+                  ("another problem's", own[other])]
     return [(what, sum(map(data.grade, problems, ask(gpt, tokenizer, problems, run, n, given=given)[0])))
             for what, given in cases]
 
@@ -308,9 +317,9 @@ def compare(runs, problems):
         texts, _, _ = ask(gpt, tokenizer, problems, run, n, run.stop == "classifier")
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
     steps, rows = [len(p.steps) for p in problems], []
-    for some in [*({s} for s in sorted(set(steps))), set(steps)]:
-        pairs = [pair for s, *pair in zip(steps, *right) if s in some]
-        rows.append((", ".join(map(str, sorted(some))) if len(some) == 1 else "all", len(pairs),
+    for some in [*sorted(set(steps)), "all"]:
+        pairs = [pair for s, *pair in zip(steps, *right) if some in (s, "all")]
+        rows.append((str(some), len(pairs),
                      sum(a for a, _ in pairs), sum(b for _, b in pairs),
                      sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)))
     *_, one, two = rows[-1]
@@ -333,10 +342,12 @@ def logs(runs):
         path = Path(run) / "log.jsonl" if Path(run).is_dir() else Path(run)
         try:
             found[run] = [json.loads(line) for line in path.read_text().splitlines()]
-            if not any(record["kind"] == "valid" for record in found[run]):
-                raise ValueError(f"{path} has no whole epoch yet: wait, or name another")
-        except (OSError, json.JSONDecodeError, KeyError, TypeError):
+            epochs = [record["correct"] / record["total"] + record["loss"] + record["seconds"]
+                      for record in found[run] if record["kind"] == "valid"]
+        except (OSError, ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
+        if not epochs:
+            raise ValueError(f"{path} has no whole epoch yet: wait, or name another")
     return found
 
 
@@ -361,19 +372,21 @@ def show_table(found):
         test = [record for record in records if record["kind"] == "test" and "method" in record]
         if test:
             seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
-            key = test[-1]["dataset"], list(TABLE_1).index(test[-1]["method"])
+            key = test[-1]["dataset"], list(TABLE_1).index(test[-1]["method"]), test[-1].get("unusual", "")
             share = test[-1]["correct"] / test[-1]["total"]
             groups.setdefault(key, []).append((share, test[-1]["tokens"], seconds))
         else:
-            print(f"{run} is not tested yet")
+            print(f"{run} has no test, or an old one that does not say of what: --resume tests it")
     print("dataset   method            runs       accuracy   tokens   minutes   the paper's accuracy, tokens")
-    for (dataset, method), runs in sorted(groups.items()):
+    for (dataset, method, unusual), runs in sorted(groups.items()):
         accuracy, tokens, seconds = zip(*runs)
         spread = f" ± {100 * statistics.stdev(accuracy):4.1f}" if len(runs) > 1 else " " * 7
         method = list(TABLE_1)[method]
         print(f"{Path(dataset).name:10}{method:18}{len(runs):4}{100 * statistics.mean(accuracy):8.1f}{spread}"
               f"{statistics.mean(tokens):9.1f}{statistics.mean(seconds) / 60:10.0f}   "
               f"{TABLE_1[method].get(dataset, '-')}")
+        if unusual:
+            print(f"    with {unusual}")
 
 
 def curves(runs):
@@ -425,10 +438,7 @@ def save_plot(path, draw, *what):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     draw(plt, *what)
-    try:
-        plt.savefig(path, dpi=120)
-    except ValueError as e:                         # it does not know the ending
-        raise ValueError(f"--plot {path}: {e}") from None
+    plt.savefig(path, dpi=120, bbox_inches="tight")
     print(f"drawn in {path}")
 
 
@@ -466,6 +476,9 @@ def main(argv=None):
                                               "compare", "table"))
     if args.plot and (not draws or args.compare or args.table):
         raise ValueError("--plot draws --tree, --sweep_thoughts, --parallel, --corrupt or --curve: add one")
+    plot = Path(args.plot or "a.png")
+    if plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir():
+        raise ValueError(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
     if args.thoughts is not None and draws:
         raise ValueError("--thoughts is for asking problems: leave it out here")
     if args.curve:
@@ -490,28 +503,37 @@ def main(argv=None):
     else:
         problems = train.test_problems(args, run, args.run[0])
     if args.compare:
-        found = compare([train.open_run(path, device) for path in args.run], problems[:args.n])
-        return show_compare(args.run, *found)
+        both = [train.open_run(path, device) for path in args.run]
+        flags = ("dataset", *data.PROBLEM_FLAGS[3:])            # all but the sizes of the sets
+        kinds = {str([vars(run).get(flag) for flag in flags]) for _, _, run, *_ in both}
+        if len(kinds) > 1 and not args.dataset:
+            raise ValueError("these runs had different problems: say by --dataset on which to compare them")
+        return show_compare(args.run, *compare(both, problems[:args.n]))
     if (args.tree or args.sweep_thoughts or args.parallel) and not all(
             data.told_edges(p.question) and data.told_edges(" ".join(p.steps)) for p in problems[:args.n]):
         raise ValueError("only ProsQA's and ProntoQA's problems have a graph to look at")
 
+    never = train.METHODS[run.method][1] == "removed"
+    if (args.tree or args.sweep_thoughts or args.parallel) and (never or not run.mix):
+        why = "never wrote steps" if never else "was trained without --mix, and forgot how to write steps"
+        print(f"warning: this run {why}: what it does after fewer thoughts says little about "
+              "what it has thought by then")
     if args.tree:
-        problem = problems[(args.n or 1) - 1:][:1] or problems[-1:]
-        rows = tree(gpt, tokenizer, problem[0], run)
-        show_tree(problem[0], rows)
+        if (args.n or 1) > len(problems):
+            raise ValueError(f"--n {args.n}: there are {len(problems)} problems")
+        problem = problems[(args.n or 1) - 1]
+        rows = tree(gpt, tokenizer, problem, run)
+        show_tree(problem, rows)
         return save_plot(args.plot, draw_tree, rows) if args.plot else None
     if draws:
         problems = problems[:args.n]
-        if args.sweep_thoughts and run.dataset == "prontoqa":
+        if args.sweep_thoughts and not all(data.told_edges(p.answer) for p in problems):
             raise ValueError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
-        if args.sweep_thoughts and not run.mix:
-            print("warning: this run was trained without --mix, so by its last stage it forgot how to write "
-                  "steps: the rows before the last say little about what it has thought by then")
         look, tell, draw = ((sweep, show_sweep, draw_sweep) if args.sweep_thoughts else
                             (parallel, show_parallel, draw_parallel) if args.parallel else
                             (corrupt, show_corrupt, draw_corrupt))
-        found = look(gpt, tokenizer, problems, run)
+        n = [train.schedule(run, stage, [0] * run.stages)[1]] if args.corrupt else []
+        found = look(gpt, tokenizer, problems, run, *n)
         found = found if args.parallel else (found, len(problems))
         tell(*found)
         return save_plot(args.plot, draw, *found) if args.plot else None

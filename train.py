@@ -119,7 +119,7 @@ def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
     """The problems as batches of one stage, each a pair (tokens to predict, [micro-batch, ...]).
 
     The micro-batches go through the model one after the other and share one optimizer step. They bound the
-    memory; and as each takes problems of like length, there is less padding to compute.
+    memory; and as in training each takes problems of like length, there is less padding to compute.
 
     rng: for training. Shuffled, at times of an earlier stage (args.mix), and only this process's share.
     alike: problems of like length share whole batches too, which helps easy problems: a batch without
@@ -283,6 +283,15 @@ def tokenizer_of(saved, gpt, path):
     if tokenizer.vocab_size > gpt.config.vocab_size:
         raise ValueError(f"{path} holds more words than its model knows")
     return tokenizer
+
+
+def unusual(run):
+    """The settings of a run that are not its table's, in words: what a table of results must keep apart."""
+    usual = parse([f"--dataset={run.dataset}", f"--method={run.method}", f"--setting={run.setting}"])
+    complete(usual)
+    apart = ("seed", "data_seed", "stages", "bf16", "compile", "micro_batch", *NOT_OF_A_RUN)
+    return " ".join([f"--setting {run.setting}"] * (run.setting != "quick")
+                    + [f"--{k} {v}" for k, v in vars(run).items() if k not in apart and v != vars(usual)[k]])
 
 
 def refuse_other_run(args, saved):
@@ -473,7 +482,7 @@ def test(args, out, device):
         said = data.visible(" / ".join(text.splitlines())[:100])
         print(f"  wrong: ...{problem.question[-60:]} -> {said}, not {problem.answer}")
     record = dict(kind="test", dataset=args.dataset or run.dataset, method=run.method, seed=run.seed,
-                  stage=stage, last_stage=last_stage, **result)
+                  unusual=unusual(run), stage=stage, last_stage=last_stage, **result)
     print(show(record), flush=True)
     return record
 
@@ -532,7 +541,7 @@ def parse(argv=None):
         help="torch.compile the pass over the question (a minute's wait)")
     # the run
     add("--max_new_tokens", type=count, help="tokens to write, at most, in evaluation")
-    add("--seed", type=number(int, 0), default=0, help="seed of weights and order (default: 0)")
+    add("--seed", type=number(int, 0, 2 ** 31), default=0, help="seed of weights and order (default: 0)")
     add("--device", default="auto", help="cpu, cuda, mps, or auto, the best there is (default: auto)")
     add("--out", help="the run's folder (default: runs/DATASET-METHOD-seedSEED)")
     add("--resume", action="store_true", help="go on with a run that was stopped: the same command plus this")
@@ -598,7 +607,8 @@ def main(argv=None):
         print(f"no checkpoint in {out} yet: starting anew")
     args.dataset = args.dataset or "prosqa"
     complete(args)
-    args.bf16 = device.startswith("cuda") if args.bf16 is None else args.bf16
+    if args.bf16 is None:                       # some GPUs only imitate it, slowly
+        args.bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
     try:
         train(args, out, device, gpt, saved)
     except KeyboardInterrupt:

@@ -97,7 +97,7 @@ class Bench:
         gpt = GPT(GPTConfig(vocab_size=V, dropout=0.0, **shape)).to(self.device)
         if self.compiled:
             train.compile_blocks(gpt)
-        return gpt, torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=self.device == "cuda")
+        return gpt, torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=True)
 
     def step(self, gpt, optimizer, batch, explicit=False):
         def run():

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import data
-from gpt import GPT, GPTConfig, download
+from gpt import GPT, CausalSelfAttention, GPTConfig, download
 from gpt import main as gpt_main
 
 
@@ -259,3 +259,14 @@ def test_the_small_model_learns_its_own_file(capsys):
     assert "124,439,808 parameters" in printed and "1,557,611,200" in printed
     losses = [float(line.split()[3]) for line in printed.splitlines() if line.startswith("  step")]
     assert losses[-1] < 1.5 < 5 < losses[0] and "\n    def " in printed
+
+
+def test_attention_to_the_cache_drops_out_in_training_only():
+    torch.manual_seed(0)
+    attention = CausalSelfAttention(GPTConfig(n_head=2, n_embd=16, dropout=0.5))
+    attention.resid_dropout.p = 0.0
+    x = torch.randn(1, 9, 16)
+    for training in (True, False):
+        _, past = attention.train(training)(x[:, :8], None, None)
+        one, other = (attention(x[:, 8:], None, past)[0] for _ in range(2))
+        assert torch.equal(one, other) == (not training)

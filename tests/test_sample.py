@@ -109,6 +109,10 @@ def test_a_bar_is_as_long_as_its_share():
 
 # ---- the search tree
 
+def path_nodes(problem):
+    return {word.strip(".") for step in problem.steps for word in step.split() if word.strip(".").endswith("us")}
+
+
 @pytest.mark.parametrize("name, words", [("prosqa", True), ("prosqa", False), ("prontoqa", True)])
 def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words):
     """Against the explicit forward, node by node; without the names in the vocabulary they are many tokens."""
@@ -116,6 +120,7 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words):
     tokenizer = data.Tokenizer.of([problem]) if words else data.Tokenizer(["Every "])
     gpt, run = untrained(tokenizer), Namespace(method="coconut", c=2)
     values = sample.node_values(gpt, tokenizer, problem, run, 1)
+    assert path_nodes(problem) <= set(values) | {problem.steps[0].split()[0]}
     question = torch.tensor([data.Tokens.of(problem, tokenizer).question + [tokenizer.bot]])
     entity = problem.steps[0].split()[0]
     begin = "Every " if name == "prosqa" else entity
@@ -148,6 +153,19 @@ def test_the_tree_is_what_the_entity_reaches_with_heights_and_the_true_path(monk
     sample.show_tree(PROBLEM, rows)
     printed = capsys.readouterr().out
     assert "    ant *                          25% █████" in printed and all(len(line) <= 100 for line in printed.splitlines()[3:])
+
+
+def test_in_prontoqa_what_is_written_after_k_steps_is_one_node_ahead(monkeypatch):
+    problem = data.generate("prontoqa", {"test": 1}, hops=3, plain=True)["test"][0]
+    monkeypatch.setattr(sample, "node_values", lambda g, t, problem, run, k: {v: float(k) for v in data.CONCEPTS})
+    path = sample.path_of(problem)
+    assert len(path) == 4 and path[0] == problem.steps[-1].split()[0]
+    assert all(step.startswith(f"{path[0]} is {data.with_article(node)}. ") for step, node in zip(problem.steps, path[1:]))
+    rows = sample.tree(None, None, problem, None)
+    assert all(value == (depth - 1 if depth else None) for depth, _, value, _, _ in rows)
+    assert [node for *_, node, _, _, on_path in rows if on_path] == path and max(row[0] for row in rows) == 3
+    _, best = sample.parallel(None, None, [problem], None)
+    assert best == {1: pytest.approx([1, 2, 3]), 2: pytest.approx([2, 4, 6])}
 
 
 def test_parallel_counts_every_node_k_steps_away(monkeypatch):
@@ -196,9 +214,9 @@ def test_untouched_thoughts_and_pauses_are_the_runs_own(runs, opened, method, mo
         asked.append((result[0], given))
         return result
     monkeypatch.setattr(sample, "ask", ask)
-    rows = sample.corrupt(gpt, tokenizer, problems, run)
+    rows = sample.corrupt(gpt, tokenizer, problems, run, 3)
     assert [what for what, _ in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)),
-                                          "in reverse order", "in random order", "another problem's"]
+                                          *["in reverse order", "in random order", "another problem's"] * (method == "coconut")]
     asked = asked[method == "coconut":]          # the first was for the thoughts themselves
     texts, chain, _ = true_ask(gpt, tokenizer, problems, run, 3)
     assert asked[0][0] == texts
@@ -208,11 +226,13 @@ def test_untouched_thoughts_and_pauses_are_the_runs_own(runs, opened, method, mo
         assert torch.equal(asked[j][1][:, :j], noise[:, :j])
         assert asked[j][1].size(1) == (j if method == "coconut" else 3)
     assert noise.mean().item() == pytest.approx(own.mean().item(), abs=0.2 * own.std().item()) and noise.std() == pytest.approx(own.std().item(), rel=0.2)
+    if method == "pause_as_thought":
+        return
     assert torch.equal(asked[4][1], own.flip(1))
-    assert torch.allclose(asked[5][1].sort(1)[0], own.sort(1)[0])
+    assert torch.allclose(asked[5][1].sort(1)[0], own.sort(1)[0]) and not torch.equal(asked[5][1], own)
     steps = [len(p.steps) for p in problems]
     for i in range(8):
-        if steps.count(steps[i]) > 1 and method == "coconut":
+        if steps.count(steps[i]) > 1:
             origin = [j for j in range(8) if torch.equal(asked[6][1][i], own[j])]
             assert i not in origin and steps[origin[0]] == steps[i]
 
@@ -246,10 +266,13 @@ def test_curves_are_the_logs_validation_records(runs, capsys):
     ("no_thought", "--tree", "without thoughts"), ("no_thought", "--corrupt", "without thoughts"),
     ("coconut", "--plot a.png", "--plot draws"), ("coconut", "--tree --thoughts 1", "--thoughts"), ("coconut", "--tree --corrupt", "not allowed"),
     ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "no log"), ("coconut", "--dataset nowhere.json --tree", "nowhere.json"),
-    ("coconut", "--dataset prontoqa", "was trained on prosqa"), ("coconut", "--dataset {sums} --tree", "have a graph")])
+    ("coconut", "--dataset prontoqa", "was trained on prosqa"), ("coconut", "--dataset {sums} --tree", "have a graph"),
+    ("coconut", "--tree --n 9", "there are 8"), ("coconut", "--tree --plot nowhere/a.png", "folder that exists"), ("coconut/best.pt", "--curve", "no log"),
+    ("coconut", "--dataset {rules} --sweep_thoughts", "only ProsQA")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
     (tmp_path / "sums.json").write_text(json.dumps([{"question": "1 + 1?", "steps": ["<<1+1=2>>"], "answer": "2"}]))
-    assert says in refused([str(runs / run), *flags.format(sums=tmp_path / "sums.json").split()], capsys)
+    data.write(data.generate("prontoqa", {"test": 2})["test"], tmp_path / "rules.json")
+    assert says in refused([str(runs / run), *flags.format(sums=tmp_path / "sums.json", rules=tmp_path / "rules.json").split()], capsys)
 
 
 def test_a_sweep_of_a_run_without_mixing_warns(runs, tmp_path, capsys):
@@ -276,14 +299,46 @@ def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(mo
 
 
 def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, capsys):
-    for name, method, correct in ("a", "coconut", 90), ("b", "coconut", 96), ("c", "cot", 50), ("d", "cot", None):
-        lines = [{"kind": "valid", "epoch": 1, "stage": 0, "seconds": 120}, {"kind": "valid", "epoch": 2, "stage": 0, "seconds": 240}]
+    for name, method, correct in ("a", "coconut", 90), ("b", "coconut", 96), ("c", "cot", 50), ("d", "cot", None), ("e", "coconut", 20):
+        valid = {"kind": "valid", "stage": 0, "loss": 0.5, "correct": 1, "total": 2}
+        lines = [valid | {"epoch": 1, "seconds": 120}, valid | {"epoch": 2, "seconds": 240}]
         if correct:
-            lines.append({"kind": "test", "dataset": "prosqa", "method": method, "correct": correct, "total": 100, "tokens": 14.0})
+            lines.append({"kind": "test", "dataset": "prosqa", "method": method, "correct": correct, "total": 100, "tokens": 14.0, "unusual": "--c 2" * (name == "e")})
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    sample.main([*(str(tmp_path / f"{name}.jsonl") for name in "abcd"), "--table"])
+    sample.main([*(str(tmp_path / f"{name}.jsonl") for name in "abcde"), "--table"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{tmp_path / 'd.jsonl'} is not tested yet"
+    assert lines[0].startswith(f"{tmp_path / 'd.jsonl'} has no test")
     assert lines[2].split() == "prosqa cot 1 50.0 14.0 4 77.5 ± 1.9, 49.4".split()
     assert lines[3].split() == "prosqa coconut 2 93.0 ± 4.2 14.0 4 97.0 ± 0.3, 14.2".split()
+    assert lines[4].split()[2:4] == ["1", "20.0"] and lines[5] == "    with --c 2"
     assert set(sample.TABLE_1) == set(train.METHODS)
+
+
+def test_a_test_record_says_what_is_unusual_about_its_run(runs):
+    """Given flags, and only those; seed and machine do not count."""
+    record = json.loads((runs / "coconut/log.jsonl").read_text().splitlines()[-1])
+    given = {flag.split()[0]: flag.split()[1] for flag in " ".join(TINY).split(" --")[1:]}
+    told = {flag.split()[0]: flag.split()[1] for flag in record["unusual"].removeprefix("--").split(" --")}
+    assert told == {k: v for k, v in given.items() if k not in ("device", "nodes", "names", "max_steps")}
+
+
+def test_answers_come_in_order_beyond_one_batch(opened):
+    """70 problems, more than go into a batch, with c = 2 and given vectors that say whose they are."""
+    gpt, tokenizer, run, _ = opened
+    problems = data.generate("prosqa", {"test": 70}, nodes=9, names=9, max_steps=3)["test"]
+    given = torch.randn(70, 2, 16)
+    texts, chain, number = sample.ask(gpt, tokenizer, problems, run, 4, given=given)
+    assert torch.equal(chain[:, :2], given) and chain.shape == (70, 4, 16) and set(number.tolist()) == {4}
+    for i in (0, 63, 64, 69):
+        assert sample.ask(gpt, tokenizer, [problems[i]], run, 4, given=given[i:i + 1])[0] == [texts[i]]
+    rows = sample.sweep(gpt, tokenizer, problems, Namespace(**vars(run) | {"c": 2}))
+    assert [right for _, right, _ in rows] == [sum(map(data.grade, problems, sample.ask(gpt, tokenizer, problems, run, n)[0])) for n in (0, 2, 4, 6)]
+
+
+def test_runs_are_compared_from_the_command_line_on_problems_that_both_had(runs, tmp_path, capsys):
+    sample.main([str(runs / "coconut"), str(runs / "no_thought"), "--compare"])
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-3].split()[:2] == ["all", "8"] and printed[-1].startswith("McNemar's exact test: p = ")
+    train.main([*TINY, "--nodes", "10", "--names", "10", "--out", str(tmp_path / "other")])
+    assert "different problems" in refused([str(runs / "coconut"), str(tmp_path / "other"), "--compare"], capsys)
+    assert "1 runs are named" in refused([str(runs / "coconut"), "--compare"], capsys)

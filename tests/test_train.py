@@ -330,7 +330,7 @@ def test_a_folder_of_problems_trains_like_the_generated_set_it_holds(finished, t
                "--train_size", "60", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path / "set")])
     keep = [f for f in TINY[TINY.index("--epochs"):]]
     train.main(["--dataset", str(tmp_path / "set"), "--out", str(tmp_path / "run"), *keep])
-    assert records(tmp_path / "run", "dataset") == records(finished, "dataset")
+    assert records(tmp_path / "run", "dataset", "unusual") == records(finished, "dataset", "unusual")
 
 
 def test_problems_without_steps_train_from_a_folder_with_nothing_but_the_defaults(tmp_path, capsys):
@@ -621,6 +621,14 @@ def test_bf16_is_the_same_model_in_fewer_digits(finished):
         chain, *_ = coconut.think(gpt, batch.question, batch.length, batch.thoughts)
         coconut.loss(gpt, batch).backward()
     assert chain.dtype == torch.float32 and all(p.grad.dtype == torch.float32 for p in gpt.parameters() if p.grad is not None)
+
+
+def test_training_itself_is_in_bf16_and_compiled_when_asked(tmp_path, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(train, "compile_blocks", compiled.append)
+    models = [torch.load(run(tmp_path / name, "--epochs", 1, *flags) / "last.pt", weights_only=True)["model"]
+              for name, flags in (("a", []), ("b", ["--bf16", "--compile"]))]
+    assert len(compiled) == 1 and any(not torch.equal(models[0][name], models[1][name]) for name in models[0])
 
 
 @pytest.mark.slow
