@@ -72,16 +72,15 @@ def bar(share, width):
 
 
 def show(problem, text, thoughts):
-    """One problem, its thoughts in words, and the answer, in 100 columns. True if the answer is right."""
+    """One problem, its thoughts in words, and the answer, in 100 columns."""
     print(f"question  {data.visible(problem.question)}")
     for i, words in enumerate(thoughts, start=1):
         cells = [f"{data.visible(word).replace(' ', '_')[:9]:>9} {p:4.0%} {bar(p, 2)}"
                  for word, p in words]
         print(f"thought {i:<2}" + "".join(f"{cell:18}" for cell in cells).rstrip())
-    right = data.grade(problem, text)
     print(f"written   {data.visible(' / '.join(text.splitlines()))}")
-    print(f"truth     {problem.answer}   {'right' if right else 'wrong'}\n" if problem.answer else "")
-    return right
+    right = "right" if data.grade(problem, text) else "wrong"
+    print(f"truth     {problem.answer}   {right}\n" if problem.answer else "")
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -153,8 +152,7 @@ def tree(gpt, tokenizer, problem, run):
     return rows
 
 
-def show_tree(problem, rows):
-    print(f"question  {problem.question}\nanswer    {problem.answer}\n")
+def show_tree(rows):
     print(f"{'':34}{'value before the step that begins with the node':48}height")
     for depth, node, value, high, on_path in rows:
         name = "    " * depth + node + " *" * on_path
@@ -442,7 +440,12 @@ def save_plot(path, draw, *what):
     print(f"drawn in {path}")
 
 
-def main(argv=None):
+SEARCHES = ("tree", "sweep_thoughts", "parallel")       # what would be written after fewer thoughts
+DRAWN = (*SEARCHES, "corrupt", "curve")
+
+
+def parse(argv):
+    """The command line, with what can be refused before any run is opened."""
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     add, count = parser.add_argument, data.number(int, 1)
     add("run", nargs="*", help="the run's folder (its best.pt is asked), or a checkpoint; or several")
@@ -466,77 +469,87 @@ def main(argv=None):
     add("--prompt", help="with --init: the text to continue, by 50 tokens")
     add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
-    device = train.pick_device(args.device)
+
+    args.look = next((flag for flag in (*DRAWN, "compare", "table") if vars(args)[flag]), None)
+    plot = Path(args.plot or "a.png")
     if bool(args.run) == bool(args.init) or bool(args.init) != bool(args.prompt):
         raise ValueError("name a run to ask, or --init gpt2 with a --prompt to continue")
+    if args.plot and args.look not in DRAWN:
+        raise ValueError("--plot draws --tree, --sweep_thoughts, --parallel, --corrupt or --curve: add one")
+    if plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir():
+        raise ValueError(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
+    if args.thoughts is not None and args.look:
+        raise ValueError("--thoughts is for asking problems: leave it out here")
+    if args.question is not None and not args.question.strip():
+        raise ValueError("--question is empty: ask something")
+    if args.run and args.look not in ("curve", "table") and len(args.run) != 1 + args.compare:
+        raise ValueError(f"{len(args.run)} runs are named: --compare takes two, --curve and --table any "
+                         "number, all else one")
+    return args
+
+
+def look_at(args, gpt, tokenizer, run, stage, problems):
+    """Search tree, sweep, nodes in view or tampered thoughts: computed, told and, if asked for, drawn."""
+    if args.look in SEARCHES and not all(data.told_edges(p.question) and data.told_edges(" ".join(p.steps))
+                                         for p in problems):
+        raise ValueError("only ProsQA's and ProntoQA's problems have a graph to look at")
+    if args.sweep_thoughts and not all(data.told_edges(p.answer) for p in problems):
+        raise ValueError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
+    if args.tree and (args.n or 1) > len(problems):
+        raise ValueError(f"--n {args.n}: there are {len(problems)} problems")
+    never = train.METHODS[run.method][1] == "removed"
+    if args.look in SEARCHES and (never or not run.mix):
+        why = "never wrote steps" if never else "was trained without --mix, and forgot how to write steps"
+        print(f"warning: this run {why}: what it does after fewer thoughts says little about "
+              "what it has thought by then")
+
+    some = problems[:args.n]
+    if args.tree:
+        problem = problems[(args.n or 1) - 1]
+        found, tell, draw = [tree(gpt, tokenizer, problem, run)], show_tree, draw_tree
+        print(f"question  {problem.question}\nanswer    {problem.answer}\n")
+    elif args.sweep_thoughts:
+        found, tell, draw = [sweep(gpt, tokenizer, some, run), len(some)], show_sweep, draw_sweep
+    elif args.parallel:
+        found, tell, draw = parallel(gpt, tokenizer, some, run), show_parallel, draw_parallel
+    else:
+        n = train.schedule(run, stage, [0] * run.stages)[1]
+        found, tell, draw = [corrupt(gpt, tokenizer, some, run, n), len(some)], show_corrupt, draw_corrupt
+    tell(*found)
+    if args.plot:
+        save_plot(args.plot, draw, *found)
+
+
+def main(argv=None):
+    args = parse(argv)
+    device = train.pick_device(args.device)
     if args.init:
         gpt, tokenizer = train.pretrained(args.init)
         return print(args.prompt + continue_text(gpt.to(device), tokenizer, args.prompt, 50))
-    draws = any(vars(args)[flag] for flag in ("tree", "sweep_thoughts", "parallel", "corrupt", "curve",
-                                              "compare", "table"))
-    if args.plot and (not draws or args.compare or args.table):
-        raise ValueError("--plot draws --tree, --sweep_thoughts, --parallel, --corrupt or --curve: add one")
-    plot = Path(args.plot or "a.png")
-    if plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir():
-        raise ValueError(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
-    if args.thoughts is not None and draws:
-        raise ValueError("--thoughts is for asking problems: leave it out here")
+    if args.table:
+        return show_table(logs(args.run))
     if args.curve:
         found = curves(args.run)
         show_curves(found)
         return save_plot(args.plot, draw_curves, found) if args.plot else None
-    if args.table:
-        return show_table(logs(args.run))
-    if len(args.run) != 1 + args.compare:
-        raise ValueError(f"{len(args.run)} runs are named: --compare takes two, --curve and --table any "
-                         "number, all else one")
 
-    gpt, tokenizer, run, stage, last_stage = train.open_run(args.run[0], device)
-    if (args.thoughts or draws and not args.compare) and train.METHODS[run.method][0] is None:
-        raise ValueError(f"{args.run[0]} was trained by {run.method}, without thoughts: leave that flag out")
-    if stage < last_stage:
-        print(f"note: {args.run[0]} has come to stage {stage} of {last_stage} only")
-    if args.question is not None:
-        if not args.question.strip():
-            raise ValueError("--question is empty: ask something")
-        problems = [data.Problem(args.question, [], "")]
-    else:
-        problems = train.test_problems(args, run, args.run[0])
+    runs = [train.open_run(path, device) for path in args.run]
+    for path, (_, _, run, stage, last_stage) in zip(args.run, runs):
+        if (args.thoughts or args.look in DRAWN) and train.METHODS[run.method][0] is None:
+            raise ValueError(f"{path} was trained by {run.method}, without thoughts: leave that flag out")
+        if stage < last_stage:
+            print(f"note: {path} has come to stage {stage} of {last_stage} only")
+    gpt, tokenizer, run, stage, _ = runs[0]
+    problems = ([data.Problem(args.question, [], "")] if args.question else
+                train.test_problems(args, run, args.run[0]))
     if args.compare:
-        both = [train.open_run(path, device) for path in args.run]
         flags = ("dataset", *data.PROBLEM_FLAGS[3:])            # all but the sizes of the sets
-        kinds = {str([vars(run).get(flag) for flag in flags]) for _, _, run, *_ in both}
+        kinds = {str([vars(run).get(flag) for flag in flags]) for _, _, run, *_ in runs}
         if len(kinds) > 1 and not args.dataset:
             raise ValueError("these runs had different problems: say by --dataset on which to compare them")
-        return show_compare(args.run, *compare(both, problems[:args.n]))
-    if (args.tree or args.sweep_thoughts or args.parallel) and not all(
-            data.told_edges(p.question) and data.told_edges(" ".join(p.steps)) for p in problems[:args.n]):
-        raise ValueError("only ProsQA's and ProntoQA's problems have a graph to look at")
-
-    never = train.METHODS[run.method][1] == "removed"
-    if (args.tree or args.sweep_thoughts or args.parallel) and (never or not run.mix):
-        why = "never wrote steps" if never else "was trained without --mix, and forgot how to write steps"
-        print(f"warning: this run {why}: what it does after fewer thoughts says little about "
-              "what it has thought by then")
-    if args.tree:
-        if (args.n or 1) > len(problems):
-            raise ValueError(f"--n {args.n}: there are {len(problems)} problems")
-        problem = problems[(args.n or 1) - 1]
-        rows = tree(gpt, tokenizer, problem, run)
-        show_tree(problem, rows)
-        return save_plot(args.plot, draw_tree, rows) if args.plot else None
-    if draws:
-        problems = problems[:args.n]
-        if args.sweep_thoughts and not all(data.told_edges(p.answer) for p in problems):
-            raise ValueError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
-        look, tell, draw = ((sweep, show_sweep, draw_sweep) if args.sweep_thoughts else
-                            (parallel, show_parallel, draw_parallel) if args.parallel else
-                            (corrupt, show_corrupt, draw_corrupt))
-        n = [train.schedule(run, stage, [0] * run.stages)[1]] if args.corrupt else []
-        found = look(gpt, tokenizer, problems, run, *n)
-        found = found if args.parallel else (found, len(problems))
-        tell(*found)
-        return save_plot(args.plot, draw, *found) if args.plot else None
+        return show_compare(args.run, *compare(runs, problems[:args.n]))
+    if args.look:
+        return look_at(args, gpt, tokenizer, run, stage, problems)
 
     problems = problems[:args.n or (None if args.wrong else 3)]
     n = train.schedule(run, stage, [0] * run.stages)[1] if args.thoughts is None else args.thoughts
