@@ -279,6 +279,29 @@ def test_prosqa_problems_that_cannot_be_are_refused_soon(options):
     assert time.process_time() - start < 5
 
 
+def steps_to_the_wrong_answer(problem):
+    """From whichever name leads there soonest."""
+    g = problem.graph
+    ring, steps = {g["neg_target"]}, 0
+    while ring <= {b for _, b in g["edges"]}:
+        ring, steps = {a for a, b in g["edges"] if b in ring}, steps + 1
+    return steps
+
+
+def test_the_wrong_answer_is_as_far_as_asked_but_in_easy_problems():
+    small = dict(nodes=9, names=9, min_steps=3, max_steps=3)
+    near = [steps_to_the_wrong_answer(p) for p in make("prosqa", 300, **small)]
+    far = [steps_to_the_wrong_answer(p) for p in make("prosqa", 300, neg_steps=2, **small)]
+    easy = [steps_to_the_wrong_answer(p) for p in generate("prosqa", {"train": 1, "easy": 300}, neg_steps=2, **small)["easy"]]
+    assert 0.7 < near.count(1) / 300 < 0.9 and 0.7 < easy.count(1) / 300 < 0.9
+    assert far.count(1) < 10        # what has two kinds of ancestors may be nearer to another name
+
+
+def test_more_parents_make_denser_graphs():
+    edges = [mean(len(p.graph["edges"]) for p in make("prosqa", 100, parents=parents)) for parents in (1.5, 2.5)]
+    assert edges[1] > 1.4 * edges[0]
+
+
 # ---- Sets and files --------------------------------------------------------------------------------------------------------
 
 def test_no_question_occurs_twice_in_or_across_the_sets(monkeypatch):

@@ -208,6 +208,8 @@ def test_given_vectors_take_the_thoughts_places():
 def test_untouched_thoughts_and_pauses_are_the_runs_own(runs, opened, method, monkeypatch):
     gpt, tokenizer, run, *_ = train.open_run(runs / method, "cpu")
     problems, asked, true_ask = opened[3], [], sample.ask
+    gpt.ln_f.bias.data += 1                      # so that thoughts have a mean to match
+    gpt.wte.weight.data[tokenizer.pause] += 1
 
     def ask(*args, given=None):
         result = true_ask(*args, given=given)
