@@ -183,7 +183,7 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
             break
     else:
         raise ValueError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
-                         f"of {min_steps} to {max_steps} steps: ask for other nodes or steps")
+                         f"of {min_steps} to {max_steps} steps: change nodes, steps, neg_steps or parents")
     root = rng.choice(roots)
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
     neg_target = rng.choice(wrong[1 - root])
