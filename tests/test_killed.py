@@ -22,7 +22,8 @@ RUN = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 64 --val
        "--epochs_per_stage 2 --n_layer 1 --n_head 2 --n_embd 16 --dropout 0.1 --batch_size 16 --device cpu").split()
 # A write in 20 pieces with a pause after each; sys.argv[1] says for how long.
 SLOW = """
-import sys, time, torch, coconut, data, io, train
+import signal, sys, time, torch, coconut, data, io, train
+signal.signal(signal.SIGINT, signal.default_int_handler)     # which a job in the background would inherit as ignored
 torch.set_num_threads(1)
 pause, torch_save = float(sys.argv.pop(1)), torch.save
 def slow_save(obj, f):
