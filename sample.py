@@ -210,7 +210,8 @@ def draw_sweep(plt, rows, total):
 
 def parallel(gpt, tokenizer, problems, run):
     """Rows (k, value, height, leads to the target) of all nodes that the step written after k = 1 or 2 steps
-    of thought could begin with, and for each k the mean probability of the best 1, 2, 3 nodes."""
+    of thought could begin with, and for each k the mean probability of the best 1, 2, 3 nodes, and of those
+    that the entity does not reach."""
     rows, best = [], {1: [], 2: []}
     for problem in problems:
         edges, path = list(data.told_edges(problem.question).values()), path_of(problem)
@@ -221,7 +222,8 @@ def parallel(gpt, tokenizer, problems, run):
                 break
             values = node_values(gpt, tokenizer, problem, run, k)
             top = sorted(values.values(), reverse=True)
-            best[k].append([sum(top[:m]) for m in (1, 2, 3)])
+            lost = sum(values[v] for v in values.keys() - data.distances(edges, path[0]).keys())
+            best[k].append([*(sum(top[:m]) for m in (1, 2, 3)), lost])
             rows += [(k, values[v], height(edges, v), path[-1] in data.distances(edges, v))
                      for v in sorted(ring)]
     if not best[1]:
@@ -233,9 +235,9 @@ def show_parallel(rows, best):
     def mean(numbers):
         numbers = list(numbers)
         return f"{sum(numbers) / len(numbers):6.1%} of {len(numbers):<5}" if numbers else f"{'-':15}"
-    print("after thought   best node   best two   best three")
+    print("after thought   best node   best two   best three   out of the entity's reach")
     for k, shares in best.items():
-        print(f"{k:13}{shares[0]:12.1%}{shares[1]:11.1%}{shares[2]:13.1%}")
+        print(f"{k:13}{shares[0]:12.1%}{shares[1]:11.1%}{shares[2]:13.1%}{shares[3]:28.1%}")
     print("\nmean value of the nodes as far from the entity as the next step, and how many they are\n"
           "after thought   height   leads to the target   leads elsewhere")
     for k in best:
@@ -248,7 +250,7 @@ def show_parallel(rows, best):
 def draw_parallel(plt, rows, best):
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for k, shares in best.items():
-        left.plot([1, 2, 3], shares, "o-", label=f"after thought {k}")
+        left.plot([1, 2, 3], shares[:3], "o-", label=f"after thought {k}")
         some = [row for row in rows if row[0] == k]
         for leads, style in ((True, "o-"), (False, "x--")):
             heights = sorted({row[2] for row in some if row[3] == leads})
