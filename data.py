@@ -188,20 +188,28 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
     neg_target = rng.choice(wrong[1 - root])
 
-    def path_to(v):                 # one of the shortest from its root, drawn from its end
-        path = [v]
-        while path[0] > 1:
-            w = path[0]
-            before = [u for u in sources[w] if family[u] == family[v] and depth[u] == depth[w] - 1]
-            path.insert(0, rng.choice(before))
-        return path
-    path = path_to(target)
+    path = _path_to(rng, target, sources, family, depth)
     if easy:
-        told = {edge for way in (path, path_to(neg_target)) for edge in zip(way, way[1:])}
-        others = [(u, v) for v in range(nodes) for u in sources[v] if (u, v) not in told]
-        told.update(rng.sample(others, rng.randint(0, len(others))))
-        sources = [[u for u in sources[v] if (u, v) in told] for v in range(nodes)]
+        sources = _thinned(rng, sources, path, _path_to(rng, neg_target, sources, family, depth))
     return _tell(rng, sources, path, neg_target, concepts, entities)
+
+
+def _path_to(rng, v, parents, family, depth):
+    """One of the shortest paths to v from its root, drawn from its end."""
+    path = [v]
+    while path[0] > 1:
+        w = path[0]
+        before = [u for u in parents[w] if family[u] == family[v] and depth[u] == depth[w] - 1]
+        path.insert(0, rng.choice(before))
+    return path
+
+
+def _thinned(rng, parents, *paths):
+    """The parents of every node along the paths' edges and a random number of the others."""
+    kept = {edge for path in paths for edge in zip(path, path[1:])}
+    others = [(u, v) for v, chosen in enumerate(parents) for u in chosen if (u, v) not in kept]
+    kept.update(rng.sample(others, rng.randint(0, len(others))))
+    return [[u for u in chosen if (u, v) in kept] for v, chosen in enumerate(parents)]
 
 
 def _tell(rng, parents, path, neg_target, concepts, entities):
@@ -516,11 +524,11 @@ def grade(problem, text):
     return answer_of(text) == answer_of(problem.answer)
 
 
-def told_edges(question):
-    """The graph in a question's sentences, {sentence: (from, to)}: "Max is a wumpus.", "Every wumpus is a
-    yumpus." or, in ProntoQA, "Wumpuses are yumpuses."; what says only how something is, is no edge."""
+def told_edges(text):
+    """The graph in a question's or a chain's sentences, {sentence: (from, to)}: "Max is a wumpus.", "Every
+    wumpus is a yumpus." or, in ProntoQA, "Wumpuses are yumpuses."; how something is makes no edge."""
     edges = {}
-    for sentence in re.findall(r"[^.?]+\.", question):
+    for sentence in re.findall(r"[^.?]+\.", text):
         one, many = r"(?:(?:Every|Each) )?(\w+) is an? (\w+)\.", r"(\w+)es are (\w+)es\."
         if found := re.fullmatch(f"{one}|{many}", sentence.strip()):
             a, b, many_a, many_b = found.groups()

@@ -162,14 +162,14 @@ def show_tree(rows):
 
 
 def draw_tree(plt, rows):
-    figure, axes = plt.subplots(figsize=(7, 0.4 * len(rows) + 0.8))
+    _, axes = plt.subplots(figsize=(7, 0.4 * len(rows) + 0.8))
     for i, (depth, node, value, high, on_path) in enumerate(rows):
         parent = max((j for j in range(i) if rows[j][0] == depth - 1), default=None)
         color = "tab:green" if on_path else "black"
         if parent is not None:
             axes.plot([depth - 1, depth - 1, depth - 0.05], [-parent - 0.3, -i, -i], color=color, lw=1)
         axes.text(depth, -i, f"{node} {'' if value is None else f'{value:.2f}'}", va="center", color=color)
-    axes.set(xlim=(-0.2, rows and max(row[0] for row in rows) + 1.2), ylim=(0.7 - len(rows), 0.7))
+    axes.set(xlim=(-0.2, max(row[0] for row in rows) + 1.2), ylim=(0.7 - len(rows), 0.7))
     axes.axis("off")
 
 
@@ -215,6 +215,7 @@ def parallel(gpt, tokenizer, problems, run):
     rows, best = [], {1: [], 2: []}
     for problem in problems:
         edges, path = list(data.told_edges(problem.question).values()), path_of(problem)
+        reached = data.distances(edges, path[0]).keys()
         ring = {path[0]} if not lead(problem)[1] else {v for u, v in edges if u == path[0]}
         for k in (1, 2):
             ring = {v for u, v in edges if u in ring}
@@ -222,7 +223,7 @@ def parallel(gpt, tokenizer, problems, run):
                 break
             values = node_values(gpt, tokenizer, problem, run, k)
             top = sorted(values.values(), reverse=True)
-            lost = sum(values[v] for v in values.keys() - data.distances(edges, path[0]).keys())
+            lost = sum(values[v] for v in values.keys() - reached)
             best[k].append([*(sum(top[:m]) for m in (1, 2, 3)), lost])
             rows += [(k, values[v], height(edges, v), path[-1] in data.distances(edges, v))
                      for v in sorted(ring)]
@@ -248,7 +249,7 @@ def show_parallel(rows, best):
 
 
 def draw_parallel(plt, rows, best):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    _, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
     for k, shares in best.items():
         left.plot([1, 2, 3], shares[:3], "o-", label=f"after thought {k}")
         some = [row for row in rows if row[0] == k]
@@ -299,7 +300,7 @@ def show_corrupt(rows, total):
 
 
 def draw_corrupt(plt, rows, total):
-    figure, axes = plt.subplots(figsize=(6, 0.3 * len(rows) + 0.8), layout="constrained")
+    _, axes = plt.subplots(figsize=(6, 0.3 * len(rows) + 0.8), layout="constrained")
     names, rights = zip(*reversed(rows))
     axes.barh(names, [right / total for right in rights], color="#4d7eb8")
     axes.set(xlabel="answers right", xlim=(0, 1))
@@ -313,7 +314,7 @@ def compare(runs, problems):
     """
     right = []
     for gpt, tokenizer, run, stage, _ in runs:
-        n = train.schedule(run, stage, [0] * run.stages)[1]
+        n = train.fillers_asked(run, stage)
         texts, _, _ = ask(gpt, tokenizer, problems, run, n, run.stop == "classifier")
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
     steps, rows = [len(p.steps) for p in problems], []
@@ -403,7 +404,7 @@ def show_curves(found):
 
 
 def draw_curves(plt, found):
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 4.5), sharex=True, layout="constrained")
+    _, (top, bottom) = plt.subplots(2, 1, figsize=(7, 4.5), sharex=True, layout="constrained")
     for i, (run, records) in enumerate(found.items()):
         epochs = [r["epoch"] for r in records]
         name = Path(run).stem if Path(run).is_file() else Path(run).name
@@ -515,7 +516,7 @@ def look_at(args, gpt, tokenizer, run, stage, problems):
     elif args.parallel:
         found, tell, draw = parallel(gpt, tokenizer, some, run), show_parallel, draw_parallel
     else:
-        n = train.schedule(run, stage, [0] * run.stages)[1]
+        n = train.fillers_asked(run, stage)
         found, tell, draw = [corrupt(gpt, tokenizer, some, run, n), len(some)], show_corrupt, draw_corrupt
     tell(*found)
     if args.plot:
@@ -554,7 +555,7 @@ def main(argv=None):
         return look_at(args, gpt, tokenizer, run, stage, problems)
 
     problems = problems[:args.n or (None if args.wrong else 3)]
-    n = train.schedule(run, stage, [0] * run.stages)[1] if args.thoughts is None else args.thoughts
+    n = train.fillers_asked(run, stage) if args.thoughts is None else args.thoughts
     stop = run.stop == "classifier" and args.thoughts is None
     texts, chain, number = ask(gpt, tokenizer, problems, run, n, stop)
     right = list(map(data.grade, problems, texts))

@@ -66,6 +66,11 @@ def schedule(args, stage, steps, fewer=0):
     return removed, n if filler else 0
 
 
+def fillers_asked(args, stage, fewer=0):
+    """How many fillers a test problem gets: what one of K steps does. The classifier may stop earlier."""
+    return schedule(args, stage, [0] * args.stages, fewer)[1]
+
+
 def stage_at(epoch, args, last):
     """(stage, thoughts still missing in it) of epoch 0, 1, ...: args.epochs_first epochs of stage 0, then
     args.epochs_per_stage each, all others in `last`. With --c_ramp a stage begins with one thought more than
@@ -131,11 +136,12 @@ def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
     if rng:
         rng.shuffle(order)
     bucket = len(order) if alike else args.bucket * args.batch_size
-    if rng and bucket > args.batch_size:
+    bucketed = rng and bucket > args.batch_size
+    if bucketed:
         order = [i for start in range(0, len(order), bucket)
                  for i in sorted(order[start:start + bucket], key=lambda i: len(tokens[i].question))]
     chunks = [order[start:start + args.batch_size] for start in range(0, len(order), args.batch_size)]
-    if rng and bucket > args.batch_size:
+    if bucketed:
         rng.shuffle(chunks)
     for chunk in chunks:
         # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
@@ -198,7 +204,7 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
     gpt.eval()
     device, limit, stop = gpt.wte.weight.device, gpt.config.block_size, args.stop == "classifier"
     problems, tokens = problems[RANK::WORLD], [tokens[i] for i in range(RANK, len(tokens), WORLD)]
-    _, most = schedule(args, stage, [0] * args.stages, fewer)       # if the classifier does not stop earlier
+    most = fillers_asked(args, stage, fewer)
     loss, predicted, made, thought, own, texts = 0.0, 0, 0, 0, 0, []
     for batch in (micro.to(device) for _, micros in batches(tokens, tokenizer, args, stage, fewer)
                   for micro in micros):
