@@ -153,14 +153,15 @@ def _poisson(rng, mean):
 
 
 def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_steps=1, parents=1.5,
-                   easy=False):
+                   even_steps=False, easy=False):
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
     neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
     the paper's 28 about 23 remain). names: use only the first so many concept names, and entity names.
     neg_steps: neg_target is at least so many steps from its root. In small graphs it mostly hangs directly
-    under it, and who looks for that need not search. parents: how many a node gets, on average.
+    under it, and who looks for that need not search. parents: how many a node gets, on average. even_steps:
+    long paths are rare among the graphs; this draws the number of steps first, all with the same probability.
     easy: only some of the edges that lead neither to the target nor to neg_target, which may be anywhere
     (results/quick.md).
     """
@@ -170,6 +171,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
         raise ValueError(f"{nodes} nodes are more than the {most} names for them: ask for fewer")
     if min_steps > max_steps:
         raise ValueError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
+    wanted = range(min_steps, max_steps + 1)
+    if even_steps:
+        wanted = [rng.choice(wanted)]
     for _ in range(10_000):
         sources, family, depth = prosqa_graph(rng, nodes, parents)
         inner = {u for chosen in sources for u in chosen}
@@ -179,11 +183,11 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
         roots = [r for r in (0, 1) if wrong[1 - r] and any(depth[v] == steps for v in leaves[r])]
         parentless = sum(not chosen for chosen in sources)
         named = parentless <= len(entities) and nodes - parentless <= len(concepts)
-        if roots and min_steps <= steps <= max_steps and named:
+        if roots and steps in wanted and named:
             break
     else:
         raise ValueError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
-                         f"of {min_steps} to {max_steps} steps: change nodes, steps, neg_steps or parents")
+                         f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps, neg_steps or parents")
     root = rng.choice(roots)
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
     neg_target = rng.choice(wrong[1 - root])
@@ -248,7 +252,7 @@ def generate(name, sizes, seed=0, **options):
 
     Each set has its own random stream, so that another size of one leaves the others as they were. A set
     named "easy" has easy problems. `options` go to the generator of `name`: hops and plain for prontoqa;
-    nodes, min_steps, max_steps, names, neg_steps and parents for prosqa.
+    nodes, min_steps, max_steps, names, neg_steps, parents and even_steps for prosqa.
     """
     seen, sets = set(), {}
     for split in sorted(sizes, key=("test", "valid", "train", "easy").index):
@@ -628,23 +632,24 @@ def number(kind, low, high=float("inf")):
 
 
 PROBLEM_FLAGS = ("train_size valid_size test_size hops plain nodes min_steps max_steps names neg_steps "
-                 "parents data_seed").split()
+                 "parents even_steps data_seed").split()
 
 
 def add_problem_flags(parser):
     """Flags for generated problems. None leaves the choice to the setting's table, or to the generator."""
-    count, add = number(int, 1), parser.add_argument
+    count, add, switch = number(int, 1), parser.add_argument, argparse.BooleanOptionalAction
     add("--train_size", type=count, help="training problems")
     add("--valid_size", type=count, help="validation problems")
     add("--test_size", type=count, help="test problems")
     add("--hops", type=int, help=f"ProntoQA: deduction hops of a problem, 1 to {MAX_HOPS}")
-    add("--plain", action=argparse.BooleanOptionalAction, help='ProntoQA: begin every rule with "Every"')
+    add("--plain", action=switch, help='ProntoQA: begin every rule with "Every"')
     add("--nodes", type=count, help="ProsQA: nodes of a graph, before those without any edge are dropped")
     add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
     add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
     add("--names", type=count, help="ProsQA: how many concept and entity names to use (default: 38, 17)")
     add("--neg_steps", type=count, help="ProsQA: fewest steps to the wrong answer (default: 1)")
     add("--parents", type=number(float, 0, 20), help="ProsQA: parents of a node, on average (default: 1.5)")
+    add("--even_steps", action=switch, help="ProsQA: as many problems of each number of steps")
     add("--data_seed", type=int, help="seed of the generated problems (default: 0)")
 
 

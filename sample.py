@@ -13,7 +13,7 @@ left, and the probabilities of the first word that it could write are a picture 
     python sample.py RUN --parallel         how many nodes a thought keeps in view, over the test set
     python sample.py RUN --corrupt          are the thoughts used? noise, another order, another problem's
     python sample.py RUN RUN2 --curve       loss and accuracy per epoch
-    python sample.py RUN RUN2 --compare     who is right where the other is wrong, and is it chance?
+    python sample.py RUN RUN2 --compare     answers by number of steps; is the difference chance?
     python sample.py RUNS --table           results by method, beside the paper's
     python sample.py --init gpt2 --prompt "..."     no thoughts: the official GPT-2 continues a text
 """
@@ -307,33 +307,45 @@ def draw_corrupt(plt, rows, total):
 
 
 def compare(runs, problems):
-    """Two opened runs on the same problems: rows (number of steps, problems, right in one, right in two, only
-    in one, only in two), the last for all; and the two-sided p of McNemar's exact test on that last row.
-
-    If the runs were equally good, a problem that only one of them gets right would be either's with 1/2.
+    """Opened runs on the same problems: rows (number of steps, problems, right in each run), the last for all;
+    and for each run after the first (only the first is right, only that run is, p), two-sided, by McNemar's
+    exact test: if the two were equally good, a problem that only one gets right would be either's with 1/2.
     """
     right = []
     for gpt, tokenizer, run, stage, _ in runs:
         n = train.fillers_asked(run, stage)
         texts, _, _ = ask(gpt, tokenizer, problems, run, n, run.stop == "classifier")
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
-    steps, rows = [len(p.steps) for p in problems], []
+    steps, rows, tests = [len(p.steps) for p in problems], [], []
     for some in [*sorted(set(steps)), "all"]:
-        pairs = [pair for s, *pair in zip(steps, *right) if some in (s, "all")]
-        rows.append((str(some), len(pairs),
-                     sum(a for a, _ in pairs), sum(b for _, b in pairs),
-                     sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)))
-    *_, one, two = rows[-1]
-    tail = sum(math.comb(one + two, i) for i in range(min(one, two) + 1)) / 2 ** (one + two)
-    return rows, min(1.0, 2 * tail)
+        which = [i for i, s in enumerate(steps) if some in (s, "all")]
+        rows.append((some, len(which), [sum(one[i] for i in which) for one in right]))
+    for other in right[1:]:
+        one, two = (sum(a > b for a, b in zip(*pair)) for pair in ((right[0], other), (other, right[0])))
+        tail = sum(math.comb(one + two, i) for i in range(min(one, two) + 1)) / 2 ** (one + two)
+        tests.append((one, two, min(1.0, 2 * tail)))
+    return rows, tests
 
 
-def show_compare(names, rows, p):
-    print(f"first   {names[0]}\nsecond  {names[1]}\n")
-    print("steps  problems   first right  second right   only first  only second")
-    for steps, total, first, second, *only in rows:
-        print(f"{steps:>5}{total:10}{first / total:14.1%}{second / total:14.1%}{only[0]:13}{only[1]:13}")
-    print(f"\nMcNemar's exact test: p = {p:.2g}")
+def show_compare(rows, tests, names):
+    for i, name in enumerate(names, start=1):
+        print(f"run {i}  {name}")
+    print("\nsteps  problems" + "".join(f"{f'run {i + 1} right':>14}" for i in range(len(names))))
+    for steps, total, right in rows:
+        print(f"{steps!s:>5}{total:10}" + "".join(f"{count / total:14.1%}" for count in right))
+    print()
+    for i, (one, two, p) in enumerate(tests, start=2):
+        print(f"run 1 against run {i}: {one} and {two} that only it gets right, McNemar's exact p = {p:.2g}")
+
+
+def draw_compare(plt, rows, tests, names):
+    _, axes = plt.subplots(figsize=(5.5, 3), layout="constrained")
+    for i, name in enumerate(names):
+        axes.plot([row[0] for row in rows[:-1]], [row[2][i] / row[1] for row in rows[:-1]], "o-",
+                  label=Path(name).name)
+    axes.set(xlabel="reasoning steps of the problem", ylabel="answers right", ylim=(0, 1.02),
+             xticks=[row[0] for row in rows[:-1]])
+    axes.legend(frameon=False, fontsize=8)
 
 
 def logs(runs):
@@ -444,7 +456,8 @@ def save_plot(path, draw, *what):
 
 
 SEARCHES = ("tree", "sweep_thoughts", "parallel")       # what would be written after fewer thoughts
-DRAWN = (*SEARCHES, "corrupt", "curve")
+THINKING = (*SEARCHES, "corrupt")                       # for runs with thoughts, or pauses in their places
+DRAWN = (*THINKING, "curve", "compare")
 
 
 def parse(argv):
@@ -459,11 +472,11 @@ def parse(argv):
                        ("parallel", "how many nodes a thought keeps in view"),
                        ("corrupt", "accuracy with noise or other thoughts put in"),
                        ("curve", "loss and accuracy per epoch"),
-                       ("compare", "of two runs: where one is right and the other wrong"),
+                       ("compare", "two runs or more on the same problems, by number of steps"),
                        ("table", "results by method, beside the paper's"),
                        ("wrong", "of the test problems, only the mistakes")):
         looks.add_argument(f"--{flag}", action="store_true", help=what)
-    add("--plot", metavar="FILE.png", help="draw --tree, --sweep_thoughts, --parallel, --corrupt or --curve")
+    add("--plot", metavar="FILE.png", help="draw --" + ", --".join(DRAWN[:-1]) + " or --" + DRAWN[-1])
     add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     add("--n", type=count, help="test problems to ask (default: 3; all for the tables)")
     add("--dataset", help="other test problems: a .json file, a folder, or by the flags below")
@@ -473,21 +486,22 @@ def parse(argv):
     add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
 
-    args.look = next((flag for flag in (*DRAWN, "compare", "table") if vars(args)[flag]), None)
+    args.look = next((flag for flag in (*DRAWN, "table") if vars(args)[flag]), None)
     plot = Path(args.plot or "a.png")
     if bool(args.run) == bool(args.init) or bool(args.init) != bool(args.prompt):
         raise ValueError("name a run to ask, or --init gpt2 with a --prompt to continue")
     if args.plot and args.look not in DRAWN:
-        raise ValueError("--plot draws --tree, --sweep_thoughts, --parallel, --corrupt or --curve: add one")
+        raise ValueError(f"--plot draws --{', --'.join(DRAWN[:-1])} or --{DRAWN[-1]}: add one")
     if plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir():
         raise ValueError(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
     if args.thoughts is not None and args.look:
         raise ValueError("--thoughts is for asking problems: leave it out here")
     if args.question is not None and not args.question.strip():
         raise ValueError("--question is empty: ask something")
-    if args.run and args.look not in ("curve", "table") and len(args.run) != 1 + args.compare:
-        raise ValueError(f"{len(args.run)} runs are named: --compare takes two, --curve and --table any "
-                         "number, all else one")
+    several = args.look in ("curve", "table", "compare")
+    if len(args.run) > 1 and not several or len(args.run) < 2 and args.compare:
+        raise ValueError(f"{len(args.run)} runs are named: --compare takes two or more, --curve and --table "
+                         "any number, all else one")
     return args
 
 
@@ -538,7 +552,7 @@ def main(argv=None):
 
     runs = [train.open_run(path, device) for path in args.run]
     for path, (_, _, run, stage, last_stage) in zip(args.run, runs):
-        if (args.thoughts or args.look in DRAWN) and train.METHODS[run.method][0] is None:
+        if (args.thoughts or args.look in THINKING) and train.METHODS[run.method][0] is None:
             raise ValueError(f"{path} was trained by {run.method}, without thoughts: leave that flag out")
         if stage < last_stage:
             print(f"note: {path} has come to stage {stage} of {last_stage} only")
@@ -550,7 +564,9 @@ def main(argv=None):
         kinds = {str([vars(run).get(flag) for flag in flags]) for _, _, run, *_ in runs}
         if len(kinds) > 1 and not args.dataset:
             raise ValueError("these runs had different problems: say by --dataset on which to compare them")
-        return show_compare(args.run, *compare(runs, problems[:args.n]))
+        found = [*compare(runs, problems[:args.n]), args.run]
+        show_compare(*found)
+        return save_plot(args.plot, draw_compare, *found) if args.plot else None
     if args.look:
         return look_at(args, gpt, tokenizer, run, stage, problems)
 

@@ -297,6 +297,14 @@ def test_the_wrong_answer_is_as_far_as_asked_but_in_easy_problems():
     assert far.count(1) < 10        # what has two kinds of ancestors may be nearer to another name
 
 
+def test_even_steps_draws_every_number_of_steps_as_often():
+    """400 problems of 2 to 4 steps, 133 of each give or take 9.4; left to the graphs more than half have 2."""
+    small = dict(nodes=12, names=12, min_steps=2, max_steps=4)
+    even, free = [[len(p.steps) for p in make("prosqa", 400, even_steps=even, **small)] for even in (True, False)]
+    assert {steps: abs(even.count(steps) - 400 / 3) < 38 for steps in even} == {2: True, 3: True, 4: True}
+    assert free.count(2) > 200 > 50 > free.count(4)
+
+
 def test_more_parents_make_denser_graphs():
     edges = [mean(len(p.graph["edges"]) for p in make("prosqa", 100, parents=parents)) for parents in (1.5, 2.5)]
     assert edges[1] > 1.4 * edges[0]

@@ -241,12 +241,13 @@ def test_untouched_thoughts_and_pauses_are_the_runs_own(runs, opened, method, mo
 
 # ---- the command line
 
-@pytest.mark.parametrize("flag", ["--tree", "--sweep_thoughts", "--parallel", "--corrupt", "--curve"])
+@pytest.mark.parametrize("flag", ["--tree", "--sweep_thoughts", "--parallel", "--corrupt", "--curve", "--compare"])
 def test_draws_a_picture_of_every_table(runs, flag, tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    sample.main([str(runs / "coconut"), flag, "--plot", str(tmp_path / "a.png")])
+    asked = [str(runs / "coconut"), str(runs / "no_thought")][:2 if flag == "--compare" else 1]
+    sample.main([*asked, flag, "--plot", str(tmp_path / "a.png")])
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and 5_000 < (tmp_path / "a.png").stat().st_size < 150_000
-    assert "a.abc" in refused([str(runs / "coconut"), flag, "--plot", str(tmp_path / "a.abc")], capsys)
+    assert "a.abc" in refused([*asked, flag, "--plot", str(tmp_path / "a.abc")], capsys)
 
 
 def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_install(runs, monkeypatch, capsys):
@@ -288,16 +289,17 @@ def test_a_sweep_of_a_run_without_mixing_warns(runs, tmp_path, capsys):
 def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(monkeypatch, capsys):
     """The exact test against a sum over all 2^n outcomes."""
     problems = [data.Problem(f"{i}?", ["s"] * (1 + i % 2), str(i)) for i in range(12)]
-    right = {"a": {0, 1, 2, 3, 4, 5, 6, 7, 8}, "b": {0, 1, 9}}
+    right = {"a": {0, 1, 2, 3, 4, 5, 6, 7, 8}, "b": {0, 1, 9}, "c": set(range(12))}
     monkeypatch.setattr(sample, "ask", lambda gpt, t, ps, *_: ([f"### {p.answer if int(p.answer) in right[gpt] else 'x'}" for p in ps], None, None))
     run = Namespace(method="no_cot", stages=1, c=1, stop="constant")
-    rows, p = sample.compare([(name, None, run, 0, 0) for name in "ab"], problems)
-    assert rows == [("1", 6, 5, 1, 4, 0), ("2", 6, 4, 2, 3, 1), ("all", 12, 9, 3, 7, 1)]
+    rows, tests = sample.compare([(name, None, run, 0, 0) for name in "abca"], problems)
+    assert rows == [(1, 6, [5, 1, 6, 5]), (2, 6, [4, 2, 6, 4]), ("all", 12, [9, 3, 12, 9])]
     outcomes = [bin(i).count("1") for i in range(2 ** 8)]
-    assert p == sum(n <= 1 or n >= 7 for n in outcomes) / 2 ** 8
-    sample.show_compare("ab", rows, p)
-    assert "  all        12         75.0%         25.0%            7            1" in capsys.readouterr().out
-    assert sample.compare([("a", None, run, 0, 0)] * 2, problems)[1] == 1
+    assert tests == [(7, 1, sum(n <= 1 or n >= 7 for n in outcomes) / 2 ** 8), (0, 3, 2 / 2 ** 3), (0, 0, 1)]
+    sample.show_compare(rows, tests, "abca")
+    printed = capsys.readouterr().out
+    assert "  all        12         75.0%         25.0%        100.0%         75.0%" in printed
+    assert "run 1 against run 2: 7 and 1 that only it gets right, McNemar's exact p = 0.07" in printed
 
 
 def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, capsys):
@@ -340,7 +342,7 @@ def test_answers_come_in_order_beyond_one_batch(opened):
 def test_runs_are_compared_from_the_command_line_on_problems_that_both_had(runs, tmp_path, capsys):
     sample.main([str(runs / "coconut"), str(runs / "no_thought"), "--compare"])
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-3].split()[:2] == ["all", "8"] and printed[-1].startswith("McNemar's exact test: p = ")
+    assert printed[-3].split()[:2] == ["all", "8"] and "McNemar's exact p = " in printed[-1]
     train.main([*TINY, "--nodes", "10", "--names", "10", "--out", str(tmp_path / "other")])
     assert "different problems" in refused([str(runs / "coconut"), str(tmp_path / "other"), "--compare"], capsys)
     assert "1 runs are named" in refused([str(runs / "coconut"), "--compare"], capsys)
