@@ -498,6 +498,10 @@ def parse(argv):
         raise ValueError("--thoughts is for asking problems: leave it out here")
     if args.question is not None and not args.question.strip():
         raise ValueError("--question is empty: ask something")
+    if args.question and (args.n or args.dataset):
+        raise ValueError("--question is one question: leave out --n and --dataset")
+    if args.init == "scratch":
+        raise ValueError("--init scratch has learned nothing: name gpt2, or a copy of it")
     several = args.look in ("curve", "table", "compare")
     if len(args.run) > 1 and not several or len(args.run) < 2 and args.compare:
         raise ValueError(f"{len(args.run)} runs are named: --compare takes two or more, --curve and --table "

@@ -95,6 +95,7 @@ def test_every_flag_refuses_what_is_out_of_its_bounds_in_one_line(tmp_path, flag
 
 @pytest.mark.parametrize("argv, says", [
     (["nowhere"], "no run in nowhere"), (["{run}", "--n", "0"], "--n"), (["{run}", "--thoughts", "-1"], "--thoughts"), (["{run}", "--question", " "], "--question"),
+    (["{run}", "--question", "Who?", "--n", "2"], "leave out --n"), (["--init", "scratch", "--prompt", "a"], "learned nothing"),
     (["{run}", "--device", "abacus"], "abacus"), ([], "name a run"), (["{run}", "--prompt", "x"], "name a run"), (["--init", "gpt2"], "--prompt")])
 def test_sample_refuses_what_it_cannot_do_in_one_line(tmp_path, argv, says, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
