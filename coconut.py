@@ -119,8 +119,12 @@ def generate(gpt, batch, eos, max_new_tokens, stop=False, given=None):
     Of the batch it takes the questions, the numbers of thoughts and, to start with, the first token of the
     language (<eot>). stop: a problem's thoughts end already where the classifier says so. given: as in think.
     Returns for each problem the new ids, with <eos> if it came; the thoughts (B, N, C), and how many of them
-    count (B,).
+    count (B,). A ValueError where the model has no position for even one word.
     """
+    taken, size = int((batch.length + batch.thoughts).max()), gpt.config.block_size
+    if taken >= size:
+        raise ValueError(f"question and thoughts take {taken:,} positions, but the model has {size:,}")
+    max_new_tokens = min(max_new_tokens, size - taken)
     chain, cache, mask = think(gpt, batch.question, batch.length, batch.thoughts, given=given)
     Tq, N, thoughts = batch.question.size(1), chain.size(1), batch.thoughts
     if stop and N:  # what is past the end was thought along with the batch, and is hidden from here on

@@ -33,31 +33,6 @@ import data
 import train
 
 
-@torch.no_grad()
-def ask(gpt, tokenizer, problems, run, n, stop=False, given=None):
-    """What the model writes after n fillers: texts, thoughts (P, N, C), and how many of them count (P,).
-
-    stop: the run's classifier may end the thoughts earlier. given (P, j, C): vectors in place of the first j
-    thoughts; or of pauses, which one by one are the same to the model as together.
-    """
-    filler = "thought" if given is not None else train.METHODS[run.method][0]
-    size, texts, chains, numbers = gpt.config.block_size, [], [], []
-    for start in range(0, len(problems), 64):
-        rows = [data.encode(data.Tokens.of(p, tokenizer), tokenizer, filler, 0, n)
-                for p in problems[start:start + 64]]
-        batch = data.collate(rows).to(gpt.wte.weight.device)
-        room = size - max(len(row.question) + row.thoughts for row in rows)
-        if room < 1:
-            raise ValueError(f"question and thoughts take {size - room} positions, but the model has {size}")
-        some = None if given is None else given[start:start + 64]
-        written, chain, number = coconut.generate(
-            gpt, batch, tokenizer.eos, min(room, run.max_new_tokens), stop, some)
-        texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
-        chains.append(chain)
-        numbers.append(number)
-    return texts, torch.cat(chains), torch.cat(numbers)
-
-
 def in_words(gpt, tokenizer, thoughts, top=5):
     """Each of the thoughts (N, C) as the `top` words closest to it, [(word, probability), ...]."""
     best = gpt.logits(thoughts)[:, :tokenizer.vocab_size].softmax(-1).topk(top)         # (N, top)
@@ -180,7 +155,7 @@ def sweep(gpt, tokenizer, problems, run):
     """After k = 0 ... K steps of thought: rows (k, answers right, {class of path: problems})."""
     rows = []
     for k in range(run.stages + 1):
-        texts, _, _ = ask(gpt, tokenizer, problems, run, k * run.c)
+        texts, *_ = train.ask(gpt, tokenizer, problems, run, k * run.c)
         classes = Counter(data.classify_path(p, text, k > 0) for p, text in zip(problems, texts))
         rows.append((k, sum(map(data.grade, problems, texts)), classes))
     return rows
@@ -276,7 +251,7 @@ def corrupt(gpt, tokenizer, problems, run, n):
     if pauses:
         own = gpt.wte.weight[tokenizer.pause].detach().expand(len(problems), n, -1)
     else:
-        _, own, _ = ask(gpt, tokenizer, problems, run, n)                               # (P, n, C)
+        own = train.ask(gpt, tokenizer, problems, run, n)[2]                            # (P, n, C)
     noise = own.mean() + own.std() * torch.randn_like(own)
     other = list(range(len(problems)))
     for steps in {len(p.steps) for p in problems}:
@@ -289,8 +264,11 @@ def corrupt(gpt, tokenizer, problems, run, n):
     if not pauses:                                          # which are all alike
         cases += [("in reverse order", own.flip(1)), ("in random order", shuffled),
                   ("another problem's", own[other])]
-    return [(what, sum(map(data.grade, problems, ask(gpt, tokenizer, problems, run, n, given=given)[0])))
-            for what, given in cases]
+    rows = []
+    for what, given in cases:
+        texts, *_ = train.ask(gpt, tokenizer, problems, run, n, given=given)
+        rows.append((what, sum(map(data.grade, problems, texts))))
+    return rows
 
 
 def show_corrupt(rows, total):
@@ -307,14 +285,14 @@ def draw_corrupt(plt, rows, total):
 
 
 def compare(runs, problems):
-    """Opened runs on the same problems: rows (number of steps, problems, right in each run), the last for all;
-    and for each run after the first (only the first is right, only that run is, p), two-sided, by McNemar's
-    exact test: if the two were equally good, a problem that only one gets right would be either's with 1/2.
+    """Opened runs on the same problems: rows (number of steps, problems, [right in each run]), the last for
+    all; and for each run after the first (only the first is right, only that run is, p), two-sided, by
+    McNemar's exact test: if both were equally good, a problem that only one gets right would be either's.
     """
     right = []
     for gpt, tokenizer, run, stage, _ in runs:
         n = train.fillers_asked(run, stage)
-        texts, _, _ = ask(gpt, tokenizer, problems, run, n, run.stop == "classifier")
+        texts, *_ = train.ask(gpt, tokenizer, problems, run, n, run.stop == "classifier")
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
     steps, rows, tests = [len(p.steps) for p in problems], [], []
     for some in [*sorted(set(steps)), "all"]:
@@ -436,8 +414,6 @@ def draw_curves(plt, found):
 def continue_text(gpt, tokenizer, prompt, length):
     """What follows a text, the most probable token each time: the quickest check that weights are right."""
     ids = [tokenizer.eos] + tokenizer.encode(prompt)            # GPT-2 learned that a text follows <eos>
-    if len(ids) + length > gpt.config.block_size:
-        raise ValueError(f"the prompt has {len(ids):,} tokens, too many for the model's positions")
     batch = data.collate([data.Sequence(ids[:-1], 0, ids[-1:] + [tokenizer.eos])])
     written, _, _ = coconut.generate(gpt.eval(), batch.to(gpt.wte.weight.device), tokenizer.eos, length)
     return tokenizer.decode(written[0])
@@ -577,7 +553,7 @@ def main(argv=None):
     problems = problems[:args.n or (None if args.wrong else 3)]
     n = train.fillers_asked(run, stage) if args.thoughts is None else args.thoughts
     stop = run.stop == "classifier" and args.thoughts is None
-    texts, chain, number = ask(gpt, tokenizer, problems, run, n, stop)
+    texts, _, chain, number = train.ask(gpt, tokenizer, problems, run, n, stop)
     right = list(map(data.grade, problems, texts))
     for i, problem in enumerate(problems):
         if not (args.wrong and right[i]):

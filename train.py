@@ -196,32 +196,49 @@ def compile_blocks(gpt):
 
 
 @torch.no_grad()
+def ask(gpt, tokenizer, problems, run, n, stop=False, given=None):
+    """What the model writes after n fillers: texts, how many tokens each has, the thoughts (P, N, C), and how
+    many of them count (P,).
+
+    stop: the run's classifier may end the thoughts earlier. given (P, j, C): vectors in place of the first j
+    thoughts; or of pauses, which one by one are the same to the model as together.
+    """
+    filler, answers = "thought" if given is not None else METHODS[run.method][0], []
+    for start in range(0, len(problems), run.micro_batch):
+        some = slice(start, start + run.micro_batch)
+        rows = [data.encode(data.Tokens.of(p, tokenizer), tokenizer, filler, 0, n) for p in problems[some]]
+        with autocast(gpt, run):
+            answers.append(coconut.generate(gpt, data.collate(rows).to(gpt.wte.weight.device), tokenizer.eos,
+                                            run.max_new_tokens, stop, None if given is None else given[some]))
+    written, chains, numbers = zip(*answers)
+    written = [ids for some in written for ids in some]
+    texts = [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
+    return texts, [len(ids) for ids in written], torch.cat(chains), torch.cat(numbers)
+
+
+@torch.no_grad()
 def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
     """Answer every problem with the stage's number of thoughts: the loss, how many are right, the mean number
     of tokens made (thoughts too, as the paper counts; pauses are given), and mistakes as (problem, text).
 
     With --stop classifier also the mean number of thoughts, and how often it is the problem's own."""
     gpt.eval()
-    device, limit, stop = gpt.wte.weight.device, gpt.config.block_size, args.stop == "classifier"
+    device, stop, loss, predicted = gpt.wte.weight.device, args.stop == "classifier", 0.0, 0
     problems, tokens = problems[RANK::WORLD], [tokens[i] for i in range(RANK, len(tokens), WORLD)]
-    most = fillers_asked(args, stage, fewer)
-    loss, predicted, made, thought, own, texts = 0.0, 0, 0, 0, 0, []
-    for batch in (micro.to(device) for _, micros in batches(tokens, tokenizer, args, stage, fewer)
-                  for micro in micros):
-        asked = replace(batch, thoughts=torch.full_like(batch.thoughts, most)) if stop else batch
-        room = min(args.max_new_tokens, limit - int((asked.length + asked.thoughts).max()))
-        with autocast(gpt, args):
-            words = len(batch.predicted)
-            loss, predicted = loss + coconut.loss(gpt, batch).item() * words, predicted + words
-            written, _, taken = coconut.generate(gpt, asked, tokenizer.eos, room, stop)
-        made, thought = made + sum(map(len, written)) + int(taken.sum()), thought + int(taken.sum())
-        own += int((taken == batch.thoughts).sum())
-        texts += [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
+    for _, micros in batches(tokens, tokenizer, args, stage, fewer):
+        for micro in micros:
+            with autocast(gpt, args):
+                loss += coconut.loss(gpt, micro.to(device)).item() * len(micro.predicted)
+            predicted += len(micro.predicted)
+    n, none = fillers_asked(args, stage, fewer), ([], [], None, torch.zeros(0))     # a process may have none
+    texts, lengths, _, taken = ask(gpt, tokenizer, problems, args, n, stop) if problems else none
+    own = [schedule(args, stage, list(map(len, t.steps)), fewer)[1] for t in tokens]
     mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
-    counts = [loss, predicted, made, thought, own, len(problems), len(mistakes)]
-    loss, predicted, made, thought, own, total, wrong = summed(torch.tensor(counts, device=device)).tolist()
+    thought, same = int(taken.sum()), sum(map(int.__eq__, own, taken.tolist()))
+    counts = [loss, predicted, sum(lengths) + thought, thought, same, len(problems), len(mistakes)]
+    loss, predicted, made, thought, same, total, wrong = summed(torch.tensor(counts, device=device)).tolist()
     result = dict(loss=loss / predicted, correct=int(total - wrong), total=int(total), tokens=made / total)
-    return result | (dict(thoughts=thought / total, own_number=own / total) if stop else {}), mistakes
+    return result | (dict(thoughts=thought / total, own_number=same / total) if stop else {}), mistakes
 
 
 def tokenize(problems, tokenizer, args, block_size, split):

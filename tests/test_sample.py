@@ -51,7 +51,7 @@ def refused(argv, capsys):
 
 def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(opened):
     gpt, tokenizer, run, problems = opened
-    _, chain, number = sample.ask(gpt, tokenizer, problems, run, 3)
+    _, _, chain, number = train.ask(gpt, tokenizer, problems, run, 3)
     for problem, thoughts in zip(problems, chain):
         x = gpt.embed(torch.tensor([data.Tokens.of(problem, tokenizer).question + [tokenizer.bot]]))
         for words in sample.in_words(gpt, tokenizer, thoughts, top=4):
@@ -65,8 +65,8 @@ def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(opened):
 
 def test_what_is_asked_in_batches_is_what_the_evaluation_counts(opened, runs):
     gpt, tokenizer, run, problems = opened
-    texts = sample.ask(gpt, tokenizer, problems, run, 3)[0]
-    assert texts == [sample.ask(gpt, tokenizer, [p], run, 3)[0][0] for p in problems]
+    texts = train.ask(gpt, tokenizer, problems, run, 3)[0]
+    assert texts == [train.ask(gpt, tokenizer, [p], run, 3)[0][0] for p in problems]
     counted, _ = train.evaluate(gpt, tokenizer, problems, data.TokenSet.of(problems, tokenizer), run, 3)
     assert sum(map(data.grade, problems, texts)) == counted["correct"]
 
@@ -80,7 +80,7 @@ def test_sample_prints_each_problem_its_thoughts_and_the_truth_in_100_columns(ru
 
 def test_sample_says_right_where_it_is_and_wrong_where_not_and_counts(runs, opened, capsys, monkeypatch):
     first, second = opened[3][:2]
-    monkeypatch.setattr(sample, "ask", lambda *_: ([f"### {first.answer}"] * 2, torch.zeros(2, 0, 16), torch.zeros(2, dtype=int)))
+    monkeypatch.setattr(train, "ask", lambda *_: ([f"### {first.answer}"] * 2, [9, 9], torch.zeros(2, 0, 16), torch.zeros(2, dtype=int)))
     for flags, shown in ([], [first, second]), (["--wrong"], [second]):
         sample.main([str(runs / "coconut"), "--n", "2", *flags])
         lines = capsys.readouterr().out.splitlines()
@@ -183,7 +183,7 @@ def test_the_sweep_classifies_every_text_at_every_number_of_thoughts(opened):
     rows = sample.sweep(gpt, tokenizer, problems, run)
     assert [k for k, *_ in rows] == [0, 1, 2, 3] and all(sum(classes.values()) == 8 for *_, classes in rows)
     for k, right, classes in rows:
-        texts = sample.ask(gpt, tokenizer, problems, run, k)[0]
+        texts = train.ask(gpt, tokenizer, problems, run, k)[0]
         assert right == sum(map(data.grade, problems, texts))
         assert all(classes[c] == sum(data.classify_path(p, t, k > 0) == c for p, t in zip(problems, texts)) for c in data.PATH_CLASSES)
 
@@ -207,7 +207,7 @@ def test_given_vectors_take_the_thoughts_places():
 @pytest.mark.parametrize("method", ["coconut", "pause_as_thought"])
 def test_untouched_thoughts_and_pauses_are_the_runs_own(runs, opened, method, monkeypatch):
     gpt, tokenizer, run, *_ = train.open_run(runs / method, "cpu")
-    problems, asked, true_ask = opened[3], [], sample.ask
+    problems, asked, true_ask = opened[3], [], train.ask
     gpt.ln_f.bias.data += 1                      # so that thoughts have a mean to match
     gpt.wte.weight.data[tokenizer.pause] += 1
 
@@ -215,12 +215,12 @@ def test_untouched_thoughts_and_pauses_are_the_runs_own(runs, opened, method, mo
         result = true_ask(*args, given=given)
         asked.append((result[0], given))
         return result
-    monkeypatch.setattr(sample, "ask", ask)
+    monkeypatch.setattr(train, "ask", ask)
     rows = sample.corrupt(gpt, tokenizer, problems, run, 3)
     assert [what for what, _ in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)),
                                           *["in reverse order", "in random order", "another problem's"] * (method == "coconut")]
     asked = asked[method == "coconut":]          # the first was for the thoughts themselves
-    texts, chain, _ = true_ask(gpt, tokenizer, problems, run, 3)
+    texts, _, chain, _ = true_ask(gpt, tokenizer, problems, run, 3)
     assert asked[0][0] == texts
     own = chain if method == "coconut" else gpt.wte.weight[tokenizer.pause].expand(8, 3, -1)
     noise = asked[3][1]
@@ -290,7 +290,7 @@ def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(mo
     """The exact test against a sum over all 2^n outcomes."""
     problems = [data.Problem(f"{i}?", ["s"] * (1 + i % 2), str(i)) for i in range(12)]
     right = {"a": {0, 1, 2, 3, 4, 5, 6, 7, 8}, "b": {0, 1, 9}, "c": set(range(12))}
-    monkeypatch.setattr(sample, "ask", lambda gpt, t, ps, *_: ([f"### {p.answer if int(p.answer) in right[gpt] else 'x'}" for p in ps], None, None))
+    monkeypatch.setattr(train, "ask", lambda gpt, t, ps, *_: ([f"### {p.answer if int(p.answer) in right[gpt] else 'x'}" for p in ps], None, None, None))
     run = Namespace(method="no_cot", stages=1, c=1, stop="constant")
     rows, tests = sample.compare([(name, None, run, 0, 0) for name in "abca"], problems)
     assert rows == [(1, 6, [5, 1, 6, 5]), (2, 6, [4, 2, 6, 4]), ("all", 12, [9, 3, 12, 9])]
@@ -331,12 +331,12 @@ def test_answers_come_in_order_beyond_one_batch(opened):
     gpt, tokenizer, run, _ = opened
     problems = data.generate("prosqa", {"test": 70}, nodes=9, names=9, max_steps=3)["test"]
     given = torch.randn(70, 2, 16)
-    texts, chain, number = sample.ask(gpt, tokenizer, problems, run, 4, given=given)
+    texts, _, chain, number = train.ask(gpt, tokenizer, problems, run, 4, given=given)
     assert torch.equal(chain[:, :2], given) and chain.shape == (70, 4, 16) and set(number.tolist()) == {4}
     for i in (0, 63, 64, 69):
-        assert sample.ask(gpt, tokenizer, [problems[i]], run, 4, given=given[i:i + 1])[0] == [texts[i]]
+        assert train.ask(gpt, tokenizer, [problems[i]], run, 4, given=given[i:i + 1])[0] == [texts[i]]
     rows = sample.sweep(gpt, tokenizer, problems, Namespace(**vars(run) | {"c": 2}))
-    assert [right for _, right, _ in rows] == [sum(map(data.grade, problems, sample.ask(gpt, tokenizer, problems, run, n)[0])) for n in (0, 2, 4, 6)]
+    assert [right for _, right, _ in rows] == [sum(map(data.grade, problems, train.ask(gpt, tokenizer, problems, run, n)[0])) for n in (0, 2, 4, 6)]
 
 
 def test_runs_are_compared_from_the_command_line_on_problems_that_both_had(runs, tmp_path, capsys):

@@ -311,7 +311,7 @@ def test_evaluation_counts_the_problems_whose_answer_is_right(finished, monkeypa
     tokens = [data.Tokens.of(p, tokenizer) for p in problems]
     texts = iter(["### " + problems[i - i % 2].answer for i in range(8)])
     monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: (
-        [tokenizer.encode(next(texts)) + [tokenizer.eos] for _ in batch.length], None, batch.thoughts))
+        [tokenizer.encode(next(texts)) + [tokenizer.eos] for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.thoughts))
     result, mistakes = train.evaluate(gpt, tokenizer, problems, tokens, args, stage)
     assert (result["correct"], result["total"]) == (4, 8)
     assert [p for p, _ in mistakes] == problems[1::2] and mistakes[0][1] == "### " + problems[0].answer
@@ -440,7 +440,7 @@ def test_a_run_with_the_classifier_reports_how_many_thoughts_it_took(tmp_path, c
     assert "thoughts, as many as steps * c in" in capsys.readouterr().out
     gpt, tokenizer, args, stage, _ = train.open_run(out, "cpu")
     problems = data.problem_sets(args, ("test",))["test"]
-    taken = sample.ask(gpt, tokenizer, problems, args, 3, stop=True)[2].tolist()
+    taken = train.ask(gpt, tokenizer, problems, args, 3, stop=True)[3].tolist()
     assert sum(taken) / len(taken) == pytest.approx(result["thoughts"])
     steps = [len(p.steps) for p in problems]
     assert sum(map(int.__eq__, taken, steps)) / len(taken) == pytest.approx(result["own_number"])
@@ -536,7 +536,7 @@ def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_t
         assert result["correct"] == 0                           # it does not know how to write an answer, let alone which
         with monkeypatch.context() as m:
             m.setattr(coconut, "generate", lambda gpt, batch, *_: (
-                [[i for i in row if i] for row in batch.question.tolist()], None, batch.thoughts))
+                [[i for i in row if i] for row in batch.question.tolist()], torch.zeros(len(batch.length), 1, 1), batch.thoughts))
             assert train.evaluate(blank, words, problems, tokens, args, stage)[0]["correct"] == 0
         # Guessing one of the two answers at random is right in half of the cases.
         guesses, rng = [], random.Random(0)
@@ -545,7 +545,7 @@ def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_t
             guesses.append(words.encode("### " + rng.choice([p.answer, wrong])))
         guesses = iter(guesses)
         with monkeypatch.context() as m:
-            m.setattr(coconut, "generate", lambda gpt, batch, *_: ([next(guesses) for _ in batch.length], None, batch.thoughts))
+            m.setattr(coconut, "generate", lambda gpt, batch, *_: ([next(guesses) for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.thoughts))
             assert 18 <= train.evaluate(blank, words, problems, tokens, args, stage)[0]["correct"] <= 42
 
 
