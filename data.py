@@ -60,8 +60,8 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     """One ProntoQA problem: does entity E have the property asked for?
 
     E is an A_h, and A_h -> ... -> A_1 -> A_0 is a chain of is-a rules, each A_i with a dead-end second parent
-    D_i. The query is about A_1's property: hops - 1 moves up the chain and one to the property, hops + 1
-    steps in all. The distractors: E is also a C (with a parent R, going nowhere), and S, which nothing is,
+    D_i. The query is about A_1's property: hops - 1 steps up the chain, one that finds the property's rule,
+    and the conclusion. The distractors: E is also a C (with a parent R, going nowhere), and S, which nothing is,
     has A_1's adjective with the opposite polarity.
 
     plain: every rule begins with "Every" (the official generator also says "Each x" and "Xes are").
@@ -631,26 +631,27 @@ def number(kind, low, high=float("inf")):
     return convert
 
 
-PROBLEM_FLAGS = ("train_size valid_size test_size hops plain nodes min_steps max_steps names neg_steps "
-                 "parents even_steps data_seed").split()
+_count, _switch = number(int, 1), argparse.BooleanOptionalAction
+PROBLEM_FLAGS = {
+    "train_size": dict(type=_count, help="training problems"),
+    "valid_size": dict(type=_count, help="validation problems"),
+    "test_size": dict(type=_count, help="test problems"),
+    "hops": dict(type=int, help=f"ProntoQA: deduction hops of a problem, 1 to {MAX_HOPS}"),
+    "plain": dict(action=_switch, help='ProntoQA: begin every rule with "Every"'),
+    "nodes": dict(type=_count, help="ProsQA: nodes of a graph, before those without any edge are dropped"),
+    "min_steps": dict(type=_count, help="ProsQA: fewest reasoning steps of a problem"),
+    "max_steps": dict(type=_count, help="ProsQA: most reasoning steps of a problem"),
+    "names": dict(type=_count, help="ProsQA: how many concept and entity names to use (default: 38, 17)"),
+    "neg_steps": dict(type=_count, help="ProsQA: fewest steps to the wrong answer (default: 1)"),
+    "parents": dict(type=number(float, 0, 20), help="ProsQA: parents of a node, on average (default: 1.5)"),
+    "even_steps": dict(action=_switch, help="ProsQA: as many problems of each number of steps"),
+    "data_seed": dict(type=int, help="seed of the generated problems (default: 0)")}
 
 
 def add_problem_flags(parser):
     """Flags for generated problems. None leaves the choice to the setting's table, or to the generator."""
-    count, add, switch = number(int, 1), parser.add_argument, argparse.BooleanOptionalAction
-    add("--train_size", type=count, help="training problems")
-    add("--valid_size", type=count, help="validation problems")
-    add("--test_size", type=count, help="test problems")
-    add("--hops", type=int, help=f"ProntoQA: deduction hops of a problem, 1 to {MAX_HOPS}")
-    add("--plain", action=switch, help='ProntoQA: begin every rule with "Every"')
-    add("--nodes", type=count, help="ProsQA: nodes of a graph, before those without any edge are dropped")
-    add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
-    add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
-    add("--names", type=count, help="ProsQA: how many concept and entity names to use (default: 38, 17)")
-    add("--neg_steps", type=count, help="ProsQA: fewest steps to the wrong answer (default: 1)")
-    add("--parents", type=number(float, 0, 20), help="ProsQA: parents of a node, on average (default: 1.5)")
-    add("--even_steps", action=switch, help="ProsQA: as many problems of each number of steps")
-    add("--data_seed", type=int, help="seed of the generated problems (default: 0)")
+    for flag, about in PROBLEM_FLAGS.items():
+        parser.add_argument(f"--{flag}", **about)
 
 
 def problem_sets(args, splits=SPLITS):

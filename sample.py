@@ -360,10 +360,10 @@ def show_table(found):
     """A row for each dataset and method: accuracy with its spread over the runs, tokens, minutes a run."""
     groups = {}
     for run, records in found.items():
-        test = [record for record in records if record["kind"] == "test" and "method" in record]
+        test = [record for record in records if record["kind"] == "test" and "unusual" in record]
         if test:
             seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
-            key = test[-1]["dataset"], list(TABLE_1).index(test[-1]["method"]), test[-1].get("unusual", "")
+            key = test[-1]["dataset"], list(TABLE_1).index(test[-1]["method"]), test[-1]["unusual"]
             share = test[-1]["correct"] / test[-1]["total"]
             groups.setdefault(key, []).append((share, test[-1]["tokens"], seconds))
         else:
@@ -540,7 +540,7 @@ def main(argv=None):
     problems = ([data.Problem(args.question, [], "")] if args.question else
                 train.test_problems(args, run, args.run[0]))
     if args.compare:
-        flags = ("dataset", *data.PROBLEM_FLAGS[3:])            # all but the sizes of the sets
+        flags = ("dataset", *list(data.PROBLEM_FLAGS)[3:])      # all but the sizes of the sets
         kinds = {str([vars(run).get(flag) for flag in flags]) for _, _, run, *_ in runs}
         if len(kinds) > 1 and not args.dataset:
             raise ValueError("these runs had different problems: say by --dataset on which to compare them")
