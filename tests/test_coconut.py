@@ -164,6 +164,15 @@ def test_generation_stops_at_end_of_text(gpt, ragged):
     assert all(stop not in row[:-1] for row in rows)
 
 
+def test_generation_ends_at_the_last_position(gpt):
+    """58 tokens and 2 thoughts leave 4 of the 64 positions; <eot> takes the first, and the fourth word none."""
+    s = Sequence(ids(57) + [BOT], 2, [EOT, EOS])
+    rows, _, _ = generate(gpt, collate([s]), -1, 100)
+    assert len(rows[0]) == 4
+    with pytest.raises(ValueError, match=r"\Aquestion and thoughts take 64 positions, but the model has 64\Z"):
+        generate(gpt, collate([Sequence(s.question, 6, [EOT, EOS])]), -1, 100)
+
+
 def test_a_thought_may_wait_at_the_last_position(gpt):
     """A batch whose longest sequence ends exactly at the model's last position, beside one that thinks longer."""
     full = Sequence(ids(55) + [BOT], 0, [EOT] + ids(7) + [EOS])  # 56 + 8 = 64 positions

@@ -609,13 +609,19 @@ def test_buckets_hold_every_problem_once_and_batches_of_like_length():
     assert whole != sorted(whole) and len(whole) == len(bucketed) == len(plain) == 17
 
 
-def test_bf16_is_the_same_model_in_fewer_digits(finished):
+def test_bf16_is_the_same_model_in_fewer_digits(finished, monkeypatch):
     """Weights, gradients and thoughts stay float32; the loss moves in the third digit."""
     gpt, tokenizer, args, *_ = train.open_run(finished, "cpu")
     problems = data.problem_sets(args, ("test",))["test"]
     tokens, result = data.TokenSet.of(problems, tokenizer), {}
     for args.bf16 in (False, True):
         result[args.bf16], _ = train.evaluate(gpt, tokenizer, problems, tokens, args, 3)
+        used = []
+        with monkeypatch.context() as m:
+            m.setattr(coconut, "generate", lambda gpt, batch, *_: used.append(torch.is_autocast_enabled("cpu")) or (
+                [[0]] * len(batch.length), torch.zeros(len(batch.length), 3, 1), batch.thoughts))
+            train.ask(gpt, tokenizer, problems, args, 3)
+        assert used == [args.bf16]                  # answers are given in the run's own precision, for sample.py too
     assert result[True]["loss"] != result[False]["loss"] == pytest.approx(result[True]["loss"], rel=0.02)
     with train.autocast(gpt, args):
         batch = data.collate([data.encode(tokens[0], tokenizer, "thought", 15, 3)])
