@@ -308,6 +308,8 @@ def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, caps
         lines = [valid | {"epoch": 1, "seconds": 120}, valid | {"epoch": 2, "seconds": 240}]
         if correct:
             lines.append({"kind": "test", "dataset": "prosqa", "method": method, "correct": correct, "total": 100, "tokens": 14.0, "unusual": "--c 2" * (name == "e")})
+        else:                                       # a log from when records did not say what is unusual
+            lines.append({"kind": "test", "dataset": "prosqa", "method": method, "correct": 1, "total": 100, "tokens": 14.0})
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     sample.main([*(str(tmp_path / f"{name}.jsonl") for name in "abcde"), "--table"])
     lines = capsys.readouterr().out.splitlines()
