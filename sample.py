@@ -313,7 +313,7 @@ def show_compare(rows, tests, names):
         print(f"{steps!s:>5}{total:10}" + "".join(f"{count / total:14.1%}" for count in right))
     print()
     for i, (one, two, p) in enumerate(tests, start=2):
-        print(f"run 1 against run {i}: {one} and {two} that only it gets right, McNemar's exact p = {p:.2g}")
+        print(f"{one} problems only run 1 gets right, {two} only run {i}: McNemar's exact p = {p:.2g}")
 
 
 def draw_compare(plt, rows, tests, names):

@@ -299,7 +299,7 @@ def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(mo
     sample.show_compare(rows, tests, "abca")
     printed = capsys.readouterr().out
     assert "  all        12         75.0%         25.0%        100.0%         75.0%" in printed
-    assert "run 1 against run 2: 7 and 1 that only it gets right, McNemar's exact p = 0.07" in printed
+    assert "7 problems only run 1 gets right, 1 only run 2: McNemar's exact p = 0.07" in printed
 
 
 def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, capsys):
