@@ -281,14 +281,18 @@ def span(s):
 NOT_OF_A_RUN = ("out", "device", "resume", "eval_only")     # may differ from one command to the next
 
 
+def as_flag(flag, value):
+    """A setting as it may stand on a command line."""
+    return f"--{'no-' * (not value)}{flag}" if isinstance(value, bool) else f"--{flag}={value}"
+
+
 def settings_of(saved, path):
     """The settings in a checkpoint, by the command line's own door: none is unknown or out of bounds."""
     try:
         given = {k: v for k, v in saved["args"].items() if k not in NOT_OF_A_RUN and v is not None}
         if not all(isinstance(v, (str, int, float)) for v in given.values()):
             raise TypeError("settings that are no text or number")
-        args = parse([f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k}={v}"
-                      for k, v in given.items()])
+        args = parse([as_flag(flag, value) for flag, value in given.items()])
         complete(args)
         if not 0 <= saved["stage"] <= saved["last_stage"]:
             raise ValueError(f"stage {saved['stage']} of {saved['last_stage']}")
@@ -313,8 +317,9 @@ def unusual(run):
     usual = parse([f"--dataset={run.dataset}", f"--method={run.method}", f"--setting={run.setting}"])
     complete(usual)
     apart = ("seed", "data_seed", "stages", "bf16", "compile", "micro_batch", *NOT_OF_A_RUN)
+    other = {k: v for k, v in vars(run).items() if k not in apart and v != vars(usual)[k]}
     return " ".join([f"--setting {run.setting}"] * (run.setting != "quick")
-                    + [f"--{k} {v}" for k, v in vars(run).items() if k not in apart and v != vars(usual)[k]])
+                    + [as_flag(flag, value).replace("=", " ", 1) for flag, value in other.items()])
 
 
 def refuse_other_run(args, saved):

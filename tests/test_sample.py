@@ -326,6 +326,10 @@ def test_a_test_record_says_what_is_unusual_about_its_run(runs):
     given = {flag.split()[0]: flag.split()[1] for flag in " ".join(TINY).split(" --")[1:]}
     told = {flag.split()[0]: flag.split()[1] for flag in record["unusual"].removeprefix("--").split(" --")}
     assert told == {k: v for k, v in given.items() if k not in ("device", "nodes", "names", "max_steps")}
+    _, _, run, *_ = train.open_run(runs / "coconut", "cpu")
+    run.c_ramp, run.lr = True, 0.5
+    words = train.unusual(run).split()
+    assert set(words) - set(record["unusual"].split()) == {"--c_ramp", "--lr", "0.5"} and train.parse(words).c_ramp is True
 
 
 def test_answers_come_in_order_beyond_one_batch(opened):
