@@ -61,8 +61,8 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
 
     E is an A_h, and A_h -> ... -> A_1 -> A_0 is a chain of is-a rules, each A_i with a dead-end second parent
     D_i. The query is about A_1's property: hops - 1 steps up the chain, one that finds the property's rule,
-    and the conclusion. The distractors: E is also a C (with a parent R, going nowhere), and S, which nothing is,
-    has A_1's adjective with the opposite polarity.
+    and the conclusion. The distractors: E is also a C (with a parent R, going nowhere), and S, which nothing
+    is, has A_1's adjective with the opposite polarity.
 
     plain: every rule begins with "Every" (the official generator also says "Each x" and "Xes are").
     easy: up to `hops` hops, and only some of the rules that the proof does not need (results/quick.md).

@@ -405,7 +405,8 @@ def draw_curves(plt, found):
 # ------------------------------------------------------------------------------------------------------------
 
 def continue_text(gpt, tokenizer, prompt, length):
-    """What follows a text, the most probable token each time: the quickest check that weights are right."""
+    """What follows a text, at most `length` tokens, the most probable each time: the quickest check that the
+    weights are right."""
     ids = [tokenizer.eos] + tokenizer.encode(prompt)            # GPT-2 learned that a text follows <eos>
     batch = data.collate([data.Sequence(ids[:-1], 0, ids[-1:] + [tokenizer.eos])])
     written, _, _ = coconut.generate(gpt.eval(), batch.to(gpt.wte.weight.device), tokenizer.eos, length)
@@ -427,6 +428,7 @@ def save_plot(path, draw, *what):
 SEARCHES = ("tree", "sweep_thoughts", "parallel")       # what would be written after fewer thoughts
 THINKING = (*SEARCHES, "corrupt")                       # for runs with thoughts, or pauses in their places
 DRAWN = (*THINKING, "curve", "compare")
+DRAWN_FLAGS = f"--{', --'.join(DRAWN[:-1])} or --{DRAWN[-1]}"
 
 
 def parse(argv):
@@ -445,7 +447,7 @@ def parse(argv):
                        ("table", "results by method, beside the paper's"),
                        ("wrong", "of the test problems, only the mistakes")):
         looks.add_argument(f"--{flag}", action="store_true", help=what)
-    add("--plot", metavar="FILE.png", help="draw --" + ", --".join(DRAWN[:-1]) + " or --" + DRAWN[-1])
+    add("--plot", metavar="FILE.png", help=f"draw {DRAWN_FLAGS}")
     add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     add("--n", type=count, help="test problems to ask (default: 3; all for the tables)")
     add("--dataset", help="other test problems: a .json file, a folder, or by the flags below")
@@ -460,7 +462,7 @@ def parse(argv):
     if bool(args.run) == bool(args.init) or bool(args.init) != bool(args.prompt):
         raise ValueError("name a run to ask, or --init gpt2 with a --prompt to continue")
     if args.plot and args.look not in DRAWN:
-        raise ValueError(f"--plot draws --{', --'.join(DRAWN[:-1])} or --{DRAWN[-1]}: add one")
+        raise ValueError(f"--plot draws {DRAWN_FLAGS}: add one")
     if plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir():
         raise ValueError(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
     if args.thoughts is not None and args.look:

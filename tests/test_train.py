@@ -317,6 +317,14 @@ def test_evaluation_counts_the_problems_whose_answer_is_right(finished, monkeypa
     assert [p for p, _ in mistakes] == problems[1::2] and mistakes[0][1] == "### " + problems[0].answer
 
 
+def test_a_process_without_a_problem_of_its_own_adds_nothing(finished, monkeypatch):
+    """Two processes and one problem: the other's counts are loss 3.0 on 2 tokens, 5 made, no thought, 1 right of 1."""
+    gpt, tokenizer, args, stage, _ = train.open_run(finished, "cpu")
+    monkeypatch.setattr(train, "summed", lambda counts: counts + torch.tensor([3.0, 2, 5, 0, 0, 1, 0]))
+    result, mistakes = train.evaluate(gpt, tokenizer, [], [], args, stage)
+    assert result == dict(loss=1.5, correct=1, total=1, tokens=5.0) and mistakes == []
+
+
 def test_evaluating_on_written_problems_is_evaluating_on_generated_ones(finished, tmp_path, capsys):
     data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3", "--neg_steps", "2",
                "--train_size", "1", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path)])
