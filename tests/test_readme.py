@@ -1,5 +1,6 @@
 """The README keeps its promises: its commands are understood, its links lead somewhere, its table is what the logs give."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -12,6 +13,7 @@ import train
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "results").glob("*.md"))]
 README = PAGES[0].read_text()
+QUICK = (ROOT / "results/quick.md").read_text()
 STAND_INS = {"D": "prosqa", "M": "cot", "$m": "icot", "$s": "1", "DIR": "problems", "FILE.png": "a.png", "...": ""}
 
 
@@ -54,3 +56,31 @@ def test_the_table_of_results_is_what_the_logs_give(capsys):
     given = [line[:56] + line[66:] for line in capsys.readouterr().out.splitlines()]
     rows = re.findall(r"^    (?:prosqa|prontoqa) .*$", README, re.M)
     assert len(rows) >= 9 and not [row for row in rows if row.strip() not in given]
+
+
+def best_of_stages(log):
+    records = [json.loads(line) for line in (ROOT / "results" / log).read_text().splitlines()]
+    best = {}
+    for r in records:
+        if r["kind"] == "valid":
+            best[r["stage"]] = max(best.get(r["stage"], 0), 100 * r["correct"] / r["total"])
+    return list(best.values()), [f"{r['correct']}/{r['total']}" for r in records if r["kind"] == "test"]
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| `python train.py .*$", QUICK, re.M))
+def test_the_default_runs_are_told_as_their_logs_have_them(row):
+    cells = row.split("|")
+    log, = re.findall(r"\((quick/.*?\.jsonl)\)", row)
+    best, (answers,) = best_of_stages(log)
+    said = [int(number) for number in re.findall(r"\d+", cells[6])]
+    assert said == [round(number) for number in best[-len(said):]]
+    assert cells[7].split()[0] == answers
+
+
+def test_results_beside_a_log_are_its_test():
+    """A line or row with one log and one count of right answers: the log's."""
+    pairs = [(re.findall(r"\((quick/[^)]*?\.jsonl)\)", line), re.findall(r"\b\d+/(?:500|800)\b", line))
+             for page in PAGES[1:] for line in page.read_text().splitlines()]
+    pairs = [(logs[0], counts[0]) for logs, counts in pairs if len(logs) == len(counts) == 1]
+    assert len(pairs) > 15
+    assert not [pair for pair in pairs if pair[1] not in best_of_stages(pair[0])[1]]
