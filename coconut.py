@@ -24,7 +24,7 @@ from dataclasses import asdict
 import torch
 import torch.nn.functional as F
 
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, Mistake, columns_of
 
 
 def explicit_forward(gpt, question, n, language, detach=False):
@@ -43,18 +43,18 @@ def explicit_forward(gpt, question, n, language, detach=False):
     return gpt.logits(hidden[:, -language.size(1):])
 
 
-def think(gpt, question, length, thoughts, detach=False, given=None):
+def think(gpt, question, length, n, detach=False, given=None):
     """Latent mode for a batch: read the questions, then feed all thoughts but the last back, one by one.
 
-    question (B, Tq) ids padded on the right, length (B,) of each, thoughts (B,) how many each takes; detach
+    question (B, Tq) ids padded on the right, length (B,) of each, n (B,) how many thoughts each takes; detach
     stops gradients between thoughts; given (B, j, C) takes the place of the first j thoughts, to find out
     what they are worth (sample.py). Returns the thoughts (B, N, C), the last of which is still to be read,
     and the cache with its mask (B, Tq + N), True where a column holds a token or a thought: the i-th thought
     is column Tq + i, at position length + i.
     """
-    Tq, N = question.size(1), int(thoughts.max())
+    Tq, N = question.size(1), int(n.max())
     column = torch.arange(Tq + N, device=question.device)
-    mask = torch.where(column < Tq, column < length[:, None], column - Tq < thoughts[:, None])
+    mask = torch.where(column < Tq, column < length[:, None], column - Tq < n[:, None])
 
     def next_input(i, hidden):          # (B, 1, C) the last hidden state, unless another vector is given
         hidden = hidden if given is None or i >= given.size(1) else given[:, i, None]
@@ -62,35 +62,36 @@ def think(gpt, question, length, thoughts, detach=False, given=None):
 
     hidden, cache = gpt(gpt.embed(question))                                # pass 1: the question, once
     row = torch.arange(len(length), device=length.device)
-    chain = [next_input(0, hidden[row, length - 1, None])]                  # from where <bot> stands
+    thoughts = [next_input(0, hidden[row, length - 1, None])]               # from where <bot> stands
     for i in range(1, N):                                                   # passes 2 to N: one position each
         # A problem that is done thinking waits where its <eot> will be, unseen: mask hides what it adds.
-        position = length + torch.clamp(thoughts, max=i - 1)
-        hidden, cache = gpt(chain[-1], position[:, None], mask[:, :Tq + i], cache)
-        chain.append(next_input(i, hidden))
-    return torch.cat(chain, dim=1)[:, :N], cache, mask
+        position = length + torch.clamp(n, max=i - 1)
+        hidden, cache = gpt(thoughts[-1], position[:, None], mask[:, :Tq + i], cache)
+        thoughts.append(next_input(i, hidden))
+    return torch.cat(thoughts, dim=1)[:, :N], cache, mask
 
 
-def speak(gpt, language, length, thoughts, chain, cache, mask):
+def speak(gpt, language, length, n, thoughts, cache, mask):
     """Back to language mode, in the pass that also reads the last thought.
 
-    language (B, Tl) ids, chain (B, N, C), cache and mask from think -> the last hidden states at the language
-    tokens (B, Tl, C), the cache and its mask, both grown by Tl.
+    language (B, Tl) ids; length and n (B,) as in think; thoughts (B, N, C), cache and mask from think -> the
+    last hidden states at the language tokens (B, Tl, C), the cache and its mask, both grown by Tl.
     """
-    N, Tl = chain.size(1), language.size(1)
-    x = torch.cat([chain[:, -1:], gpt.embed(language)], dim=1)      # (B, 1 + Tl, C), without the 1 if N is 0
-    position = (length + thoughts)[:, None] + torch.arange(Tl, device=language.device)
+    N, Tl = thoughts.size(1), language.size(1)
+    x = torch.cat([thoughts[:, -1:], gpt.embed(language)], dim=1)   # (B, 1 + Tl, C), without the 1 if N is 0
+    position = (length + n)[:, None] + torch.arange(Tl, device=language.device)
     if N:       # the last thought is still to be read; problems with fewer have a masked stand-in there
-        position = torch.cat([(length + torch.clamp(thoughts, max=N - 1))[:, None], position], dim=1)
+        position = torch.cat([(length + torch.clamp(n, max=N - 1))[:, None], position], dim=1)
+    position = position.clamp(max=gpt.config.block_size - 1)        # of padding, where the question is long
     mask = F.pad(mask, (0, Tl), value=True)                         # padding is last: nothing real sees it
     hidden, cache = gpt(x, position, mask, cache)
     return hidden[:, -Tl:], cache, mask
 
 
-def stop_scores(gpt, chain, eot):
+def stop_scores(gpt, thoughts, eot):
     """The paper's classifier of "is this the last thought?", a score over 0 for yes: a linear head on each
-    thought of a chain (B, N, C) -> (B, N). <eot> means just that, so its row of the tied head does."""
-    return chain @ gpt.wte.weight[eot]
+    of the thoughts (B, N, C) -> (B, N). <eot> means just that, so its row of the tied head does."""
+    return thoughts @ gpt.wte.weight[eot]
 
 
 def loss(gpt, batch, detach=False, stop=False):
@@ -98,14 +99,16 @@ def loss(gpt, batch, detach=False, stop=False):
 
     Paper, Method, Training: gradients flow back through every thought into all before it (unless detach).
     stop: add the classifier's binary cross-entropy, each thought's counting as much as a predicted token's.
+    "Last" is a stage's last thought, also where written steps still follow it.
     """
-    chain, cache, mask = think(gpt, batch.question, batch.length, batch.thoughts, detach)
-    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, chain, cache, mask)
+    thoughts, cache, mask = think(gpt, batch.question, batch.length, batch.n, detach)
+    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.n, thoughts, cache, mask)
     hidden, target = hidden.flatten(0, 1)[batch.predicted], batch.target.flatten()[batch.predicted]
     value = F.cross_entropy(gpt.logits(hidden), target)             # the head sees only these: (predicted, V)
-    if stop and chain.size(1):
-        left = batch.thoughts[:, None] - 1 - torch.arange(chain.size(1), device=chain.device)   # (B, N)
-        scores, real = stop_scores(gpt, chain, batch.language[0, 0]), left >= 0
+    if stop and thoughts.size(1):
+        eot = batch.language[0, 0]      # where there are thoughts, all language begins with it
+        left = batch.n[:, None] - 1 - torch.arange(thoughts.size(1), device=thoughts.device)    # (B, N)
+        scores, real = stop_scores(gpt, thoughts, eot), left >= 0
         last = (left[real] == 0).to(scores.dtype)
         wrong = F.binary_cross_entropy_with_logits(scores[real], last, reduction="sum")
         value = value + wrong / len(target)
@@ -119,32 +122,34 @@ def generate(gpt, batch, eos, max_new_tokens, stop=False, given=None):
     Of the batch it takes the questions, the numbers of thoughts and, to start with, the first token of the
     language (<eot>). stop: a problem's thoughts end already where the classifier says so. given: as in think.
     Returns for each problem the new ids, with <eos> if it came; the thoughts (B, N, C), and how many of them
-    count (B,). A ValueError where the model has no position for even one word.
+    count (B,). A Mistake (a ValueError) where the model has no position for even one word.
     """
-    taken, size = int((batch.length + batch.thoughts).max()), gpt.config.block_size
-    if taken >= size:
-        raise ValueError(f"question and thoughts take {taken:,} positions, but the model has {size:,}")
-    max_new_tokens = min(max_new_tokens, size - taken)
-    chain, cache, mask = think(gpt, batch.question, batch.length, batch.thoughts, given=given)
-    Tq, N, thoughts = batch.question.size(1), chain.size(1), batch.thoughts
+    size, n, first = gpt.config.block_size, batch.n, batch.language[:, :1]
+    room = size - batch.length - n                                          # (B,) positions left for words
+    if room.min() < 1:
+        raise Mistake(f"question and thoughts take {size - int(room.min()):,} positions, "
+                      f"but the model has {size:,}")
+    room = room.clamp(max=max_new_tokens)
+    thoughts, cache, mask = think(gpt, batch.question, batch.length, n, given=given)
+    Tq, N = batch.question.size(1), thoughts.size(1)
     if stop and N:  # what is past the end was thought along with the batch, and is hidden from here on
-        i = torch.arange(N, device=chain.device)
-        ends = (stop_scores(gpt, chain, batch.language[0, 0]) > 0) | (i == thoughts[:, None] - 1)   # (B, N)
-        thoughts = torch.minimum(thoughts, 1 + ends.int().argmax(dim=1))
-        mask[:, Tq:] = i < thoughts[:, None]
-    hidden, cache, mask = speak(gpt, batch.language[:, :1], batch.length, thoughts, chain, cache, mask)
-    position, written = batch.length + thoughts + 1, []
+        i = torch.arange(N, device=thoughts.device)
+        ends = (stop_scores(gpt, thoughts, first[0, 0]) > 0) | (i == n[:, None] - 1)                # (B, N)
+        n = torch.minimum(n, 1 + ends.int().argmax(dim=1))
+        mask[:, Tq:] = i < n[:, None]
+    hidden, cache, mask = speak(gpt, first, batch.length, n, thoughts, cache, mask)
+    position, written = batch.length + n + 1, []
     while True:
         word = gpt.logits(hidden[:, -1]).argmax(-1, keepdim=True)           # (B, 1)
         written.append(word)
-        done = (torch.cat(written, dim=1) == eos).any(dim=1)
-        if done.all() or len(written) == max_new_tokens:
+        done = (torch.cat(written, dim=1) == eos).any(dim=1) | (room <= len(written))
+        if done.all():
             break
         mask = F.pad(mask, (0, 1), value=True)
-        hidden, cache = gpt(gpt.embed(word), position[:, None], mask, cache)
+        hidden, cache = gpt(gpt.embed(word), position[:, None].clamp(max=size - 1), mask, cache)
         position = position + 1
-    rows = torch.cat(written, dim=1).tolist()
-    return [row[:row.index(eos) + 1] if eos in row else row for row in rows], chain, thoughts
+    rows = [row[:most] for row, most in zip(torch.cat(written, dim=1).tolist(), room.tolist())]
+    return [row[:row.index(eos) + 1] if eos in row else row for row in rows], thoughts, n
 
 
 def save(path, gpt, **extra):
@@ -165,7 +170,7 @@ def load(path, device="cpu"):
     """The model in a file that save wrote, and all else in it.
 
     No code in the file is ever run (weights_only), and what it asks for but does not hold is never allocated.
-    Anything else than finite float32 weights of the shape that it names is a ValueError.
+    Anything else than finite float32 weights of the shape that it names is a Mistake.
     """
     try:
         with zipfile.ZipFile(path) as z:
@@ -185,7 +190,7 @@ def load(path, device="cpu"):
         raise
     except Exception as e:
         why = e if isinstance(e, ValueError) else type(e).__name__
-        raise ValueError(f"{path} is not a whole checkpoint of this program ({why}): "
+        raise Mistake(f"{path} is not a whole checkpoint of this program ({why}): "
                          "train it again, or name another run") from None
     return gpt, saved
 
@@ -200,7 +205,7 @@ def main():
 
     def told(x, *args):
         hidden, cache = forward(x, *args)
-        end = sum(keys.size(2) for keys, _ in cache[0])
+        end = columns_of(cache)
         seen.append(end)
         print(f"  pass {len(seen)}  input {str(tuple(x.shape)):12} {' '.join(columns[end - x.size(1):end])}")
         return hidden, cache
@@ -210,8 +215,8 @@ def main():
     logits = explicit_forward(gpt, question, n, language)
     seen.clear()
     print("\nthink and speak, with a cache: each place once, the last thought together with the language")
-    length, thoughts = torch.tensor([question.size(1)]), torch.tensor([n])
-    hidden, _, _ = speak(gpt, language, length, thoughts, *think(gpt, question, length, thoughts))
+    length, n = torch.tensor([question.size(1)]), torch.tensor([n])
+    hidden, _, _ = speak(gpt, language, length, n, *think(gpt, question, length, n))
     print(f"\nlogits {tuple(logits.shape)} of both, largest difference "
           f"{(gpt.logits(hidden) - logits).abs().max():.0e}")
 

@@ -29,7 +29,7 @@ import numpy as np
 import tiktoken
 import torch
 
-from gpt import download
+from gpt import Mistake, download
 
 
 @dataclass
@@ -68,7 +68,7 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     easy: up to `hops` hops, and only some of the rules that the proof does not need (results/quick.md).
     """
     if not 1 <= hops <= MAX_HOPS:
-        raise ValueError(f"{hops} hops: ProntoQA's concepts and families are enough for 1 to {MAX_HOPS}")
+        raise Mistake(f"{hops} hops: ProntoQA's concepts and families are enough for 1 to {MAX_HOPS}")
     hops = rng.randint(1, hops) if easy else hops
     names = rng.sample(CONCEPTS, 2 * hops + 4)
     chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # A_h ... A_0; D_h ... D_1
@@ -168,9 +168,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
     concepts, entities = PROSQA_CONCEPTS[:names], PROSQA_ENTITIES[:names]
     most = len(concepts) + len(entities)
     if nodes > most:
-        raise ValueError(f"{nodes} nodes are more than the {most} names for them: ask for fewer")
+        raise Mistake(f"{nodes} nodes are more than the {most} names for them: ask for fewer")
     if min_steps > max_steps:
-        raise ValueError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
+        raise Mistake(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
     wanted = range(min_steps, max_steps + 1)
     if even_steps:
         wanted = [rng.choice(wanted)]
@@ -186,7 +186,7 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
         if roots and steps in wanted and named:
             break
     else:
-        raise ValueError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
+        raise Mistake(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
                          f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps, neg_steps or parents")
     root = rng.choice(roots)
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
@@ -264,7 +264,7 @@ def generate(name, sizes, seed=0, **options):
                 seen.add(problem.question)
                 problems.append(problem)
             elif again == 10_000:
-                raise ValueError(f"there are no {sizes[split]:,} different {name} problems of this kind: "
+                raise Mistake(f"there are no {sizes[split]:,} different {name} problems of this kind: "
                                  "ask for fewer, or for larger ones")
         sets[split] = problems
     return sets
@@ -272,46 +272,46 @@ def generate(name, sizes, seed=0, **options):
 
 def read(path):
     """Problems from one file: .json in the official format, or .txt in GSM8K-Aug's, a line each:
-    "question||step step #### answer". A ValueError names the file and the items or lines that are wrong."""
+    "question||step step #### answer". A Mistake names the file and the items or lines that are wrong."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         items = None if Path(path).suffix == ".txt" else json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise ValueError(f"{path} is not JSON or UTF-8 text: {e}") from None
+        raise Mistake(f"{path} is not JSON or UTF-8 text: {e}") from None
     if items is None:
         line = re.compile(r"\s*(\S.*?)\|\|(.*)####\s*(\S.*)")
         found = [line.fullmatch(row) for row in text.rstrip().split("\n")]
         wrong = [str(n) for n, match in enumerate(found, 1) if not match]
         if wrong:
-            raise ValueError(f"{path}: {len(wrong)} lines are not 'question||steps #### answer': "
+            raise Mistake(f"{path}: {len(wrong)} lines are not 'question||steps #### answer': "
                              + ", ".join(wrong[:10]) + ", ..." * (len(wrong) > 10))
         return [Problem(match[1].strip(), match[2].split(), match[3].strip()) for match in found]
     if not isinstance(items, list) or not items:
-        raise ValueError(f"{path}: expected a list of problems, each with question, steps and answer")
+        raise Mistake(f"{path}: expected a list of problems, each with question, steps and answer")
     return [_problem(item, f"{path}, item {i}") for i, item in enumerate(items)]
 
 
 def _problem(item, where):
     if not isinstance(item, dict):
-        raise ValueError(f"{where}: expected question, steps and answer, found {type(item).__name__}")
+        raise Mistake(f"{where}: expected question, steps and answer, found {type(item).__name__}")
     for field, kind in (("question", str), ("steps", list), ("answer", str)):
         if not isinstance(item.get(field), kind):
-            raise ValueError(f"{where}: field '{field}' is missing or not a {kind.__name__}")
+            raise Mistake(f"{where}: field '{field}' is missing or not a {kind.__name__}")
     if not all(isinstance(step, str) for step in item["steps"]):
-        raise ValueError(f"{where}: field 'steps' is not a list of strings")
+        raise Mistake(f"{where}: field 'steps' is not a list of strings")
     if not item["question"].strip():
-        raise ValueError(f"{where}: the question is empty")
+        raise Mistake(f"{where}: the question is empty")
     try:
         "".join([item["question"], *item["steps"], item["answer"]]).encode()
     except UnicodeEncodeError as e:
-        raise ValueError(f"{where}: the text holds half a character: {e}") from None
+        raise Mistake(f"{where}: the text holds half a character: {e}") from None
     graph = {k: item[k] for k in ("idx_to_symbol", "edges", "root", "target", "neg_target") if k in item}
     if graph:
         names, edges, *nodes = map(graph.get, ("idx_to_symbol", "edges", "root", "target", "neg_target"))
         if not (isinstance(names, list) and isinstance(edges, list) and all(isinstance(x, str) for x in names)
                 and all(isinstance(edge, list) and len(edge) == 2 for edge in edges)
                 and all(type(v) is int and 0 <= v < len(names) for v in (*nodes, *sum(edges, [])))):
-            raise ValueError(f"{where}: its graph is not names (idx_to_symbol), edges between their numbers, "
+            raise Mistake(f"{where}: its graph is not names (idx_to_symbol), edges between their numbers, "
                              "and the numbers of root, target and neg_target")
     return Problem(item["question"], item["steps"], item["answer"], graph or None)
 
@@ -325,7 +325,7 @@ def load(path, splits=SPLITS):
         files = [f for f in files if f.is_file()]
         if len(files) != 1:
             found = " and ".join(f.name for f in files) or "none"
-            raise ValueError(f"{path} must hold exactly one of {split}.json, <name>_{split}.json and "
+            raise Mistake(f"{path} must hold exactly one of {split}.json, <name>_{split}.json and "
                              f"{split}.txt, but holds {found}")
         sets[split] = read(files[0])
     return sets
@@ -374,7 +374,7 @@ class Tokenizer:
             try:
                 gpt2 = tiktoken.get_encoding("gpt2")
             except OSError as e:
-                raise ValueError(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}): put "
+                raise Mistake(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}): put "
                                  "tiktoken's copy into a folder and set TIKTOKEN_CACHE_DIR to it") from None
             pattern, ranks = gpt2._pat_str, gpt2._mergeable_ranks
         else:
@@ -468,7 +468,7 @@ class TokenSet:
 @dataclass
 class Sequence:
     question: list      # read in one pass; ends with <bot> (and the pauses) where there are fillers
-    thoughts: int       # how many continuous thoughts follow
+    n: int              # how many continuous thoughts follow
     language: list      # language mode, to the end of text: a loss on all tokens but the first
 
 
@@ -495,10 +495,11 @@ def encode(tokens, tokenizer, filler=None, removed=0, n=0):
 class Batch:
     question: torch.Tensor      # (B, Tq) ids, padded on the right, where causal attention never looks
     length: torch.Tensor        # (B,) real tokens of each question
-    thoughts: torch.Tensor      # (B,) continuous thoughts of each problem
+    n: torch.Tensor             # (B,) how many continuous thoughts each problem takes
     language: torch.Tensor      # (B, Tl) input ids, padded on the right
     target: torch.Tensor        # (B, Tl) the id to predict at each place of `language`, -100 at padding
-    predicted: torch.Tensor     # (predicted,) places in B * Tl that have one: known before a GPU must wait
+    predicted: torch.Tensor     # (predicted,) where target.flatten() is no padding: found here on the CPU,
+                                # since picking by a condition would make a GPU wait
 
     def to(self, device):
         return Batch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
@@ -511,7 +512,7 @@ def collate(sequences):
         return torch.tensor([row + [value] * (width - len(row)) for row in rows])
     target = pad([s.language[1:] for s in sequences], -100)
     return Batch(pad([s.question for s in sequences]), torch.tensor([len(s.question) for s in sequences]),
-                 torch.tensor([s.thoughts for s in sequences]), pad([s.language[:-1] for s in sequences]),
+                 torch.tensor([s.n for s in sequences]), pad([s.language[:-1] for s in sequences]),
                  target, (target.flatten() >= 0).nonzero()[:, 0])
 
 
@@ -586,14 +587,14 @@ def worked_example(problem, tokenizer):
     K = len(problem.steps)
     lines = [problem.question, *(f"  step {i}  {step}" for i, step in enumerate(problem.steps, 1)),
              f"  answer  {problem.answer}"]
-    for stage in (0, K // 2, K):
+    for stage in sorted({0, K // 2, K}):
         s = encode(tokens, tokenizer, "thought", sum(map(len, tokens.steps[:stage])), stage)
-        lines += ["", f"stage {stage}: {stage} of {K} steps replaced, {s.thoughts} thoughts, "
+        lines += ["", f"stage {stage}: {stage} of {K} steps replaced, {s.n} thoughts, "
                       f"loss on {len(s.language) - 1} tokens"]
-        tail = 6                                            # the question is long; its end will do
+        tail = min(6, len(s.question))                      # the question is long; its end will do
         read = [f"{len(s.question) - tail} tokens", *map(tokenizer.show, s.question[-tail:]),
-                *(f"t{i + 1}" for i in range(s.thoughts)), *map(tokenizer.show, s.language[:-1])]
-        predicted = [""] * (1 + tail + s.thoughts) + list(map(tokenizer.show, s.language[1:]))
+                *(f"t{i + 1}" for i in range(s.n)), *map(tokenizer.show, s.language[:-1])]
+        predicted = [""] * (1 + tail + s.n) + list(map(tokenizer.show, s.language[1:]))
         lines += columns({"input": read, "predict": predicted})
     return "\n".join(lines)
 
@@ -616,7 +617,7 @@ def columns(rows, width=100):
 class Parser(argparse.ArgumentParser):
     """Mistakes on the command line get one line, like all others, and not the usage as well."""
     def error(self, message):
-        raise ValueError(message)
+        raise Mistake(message)
 
 
 def number(kind, low, high=float("inf")):
@@ -662,7 +663,7 @@ def problem_sets(args, splits=SPLITS):
     given = {flag: vars(args)[flag] for flag in PROBLEM_FLAGS if vars(args).get(flag) is not None}
     takes = inspect.signature(GENERATORS[args.dataset]).parameters if args.dataset in GENERATORS else {}
     if vars(args).get("easy_epochs") and not takes:
-        raise ValueError(f"--easy_epochs does not apply to {args.dataset}: leave it out")
+        raise Mistake(f"--easy_epochs does not apply to {args.dataset}: leave it out")
     if args.dataset in GENERATORS:
         seed = given.pop("data_seed", 0)
         sizes = dict(zip(SPLITS, PAPER_SIZES[args.dataset]))
@@ -670,19 +671,19 @@ def problem_sets(args, splits=SPLITS):
         if vars(args).get("easy_epochs") and "train" in splits:
             sizes["easy"] = sizes["train"]
         for flag in given.keys() - takes.keys():
-            raise ValueError(f"--{flag} does not apply to {args.dataset}: leave it out")
+            raise Mistake(f"--{flag} does not apply to {args.dataset}: leave it out")
         return generate(args.dataset, sizes, seed, **given)
     for flag in given:
-        raise ValueError(f"--{flag} is for generated problems, and {args.dataset} has its own: leave it out")
+        raise Mistake(f"--{flag} is for generated problems, and {args.dataset} has its own: leave it out")
     if args.dataset == "gsm8k":
         files = {split: download(GSM8K[split][0], f"gsm8k-{split}.txt", GSM8K[split][1]) for split in splits}
         return {split: read(path) for split, path in files.items()}
     if Path(args.dataset).is_file() and splits == ("test",):
         return {"test": read(args.dataset)}
     if Path(args.dataset).is_file():
-        raise ValueError(f"{args.dataset} is one file, which is enough only for --eval_only: name a folder")
+        raise Mistake(f"{args.dataset} is one file, which is enough only for --eval_only: name a folder")
     if not Path(args.dataset).is_dir():
-        raise ValueError(f"unknown dataset {args.dataset}: say prontoqa, prosqa or gsm8k, or name a folder")
+        raise Mistake(f"unknown dataset {args.dataset}: say prontoqa, prosqa or gsm8k, or name a folder")
     return load(args.dataset, splits)
 
 
@@ -692,8 +693,9 @@ def run_or_explain(main):
         main()
     except BrokenPipeError:                 # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, OSError) as e:
-        sys.exit(print(f"error: {e}", file=sys.stderr) or 2)
+    except (Mistake, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt as e:
         print(*("interrupted", *e.args), sep=": ", file=sys.stderr)
         sys.exit(130)

@@ -26,11 +26,15 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
-# The official weights, on huggingface.co: the revision, and the file's sha256 where it is known.
+# The official weights, on huggingface.co: a revision, and the file's sha256 where it is known.
 OFFICIAL = {
     "gpt2": ("607a30d783dfa663caf39e06633721c8d4cfcd7e",
              "7c5d3f4b8b76583b422fcb9189ad6c89d5d97a094541ce8932dce3ecabde1421"),
     "gpt2-medium": ("main", None), "gpt2-large": ("main", None), "gpt2-xl": ("main", None)}
+
+
+class Mistake(ValueError):
+    """What the user can mend. The commands tell it in one line; any other error keeps its traceback."""
 
 
 @dataclass
@@ -55,11 +59,18 @@ def download(url, name, sha256=None):
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
         except (OSError, RuntimeError, HTTPException) as e:
             why = " ".join(str(e).split())
-            raise ValueError(f"{url} could not be fetched ({why}): put a copy at {path}") from None
+            raise Mistake(f"{url} could not be fetched ({why}): put a copy at {path}") from None
     return path
 
 
+def columns_of(cache):
+    """How many positions a cache (see GPT.forward) holds."""
+    return sum(keys.size(2) for keys, _ in cache[0]) if cache else 0
+
+
 class CausalSelfAttention(nn.Module):
+    """Multi-head attention of T new positions to themselves and, through the cache, to all before them."""
+
     def __init__(self, config):
         super().__init__()
         self.n_head, self.dropout = config.n_head, config.dropout
@@ -67,15 +78,18 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, mask, past):
+    def forward(self, x, bias, past):
+        """x (B, T, C); bias, added to the scores, 0 or -inf, as (B or 1, 1, T or 1, S), or None: causal only;
+        past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each (B, nh, -, hs), or None.
+        Returns (B, T, C), and past with the new keys and values added."""
         B, T, C = x.shape
         qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)                        # (B, nh, T, hs) each
         dropout = self.dropout if self.training else 0.0
         if past is None:
             present = [(k, v)]
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout,
-                                               is_causal=mask is None)
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout,
+                                               is_causal=bias is None)
         else:
             # What the first pass left, the long question, is looked at where it lies: copying it together
             # with the new for every thought would cost more than the thought. Only the later part grows, by
@@ -86,7 +100,7 @@ class CausalSelfAttention(nn.Module):
             present = [first, (k, v)]
             q = q / math.sqrt(q.size(3))
             scores = torch.cat([q @ keys.mT for keys, _ in present], dim=3)         # (B, nh, T, S)
-            scores = scores if mask is None else scores + mask
+            scores = scores if bias is None else scores + bias
             weights = F.dropout(scores.softmax(dim=3), dropout).to(v.dtype)
             split = first[0].size(2)
             y = weights[..., :split] @ first[1] + weights[..., split:] @ v          # (B, nh, T, hs)
@@ -113,8 +127,8 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
         self.mlp = MLP(config)
 
-    def forward(self, x, mask, past):
-        attended, present = self.attn(self.ln_1(x), mask, past)
+    def forward(self, x, bias, past):
+        attended, present = self.attn(self.ln_1(x), bias, past)
         x = x + attended
         return x + self.mlp(self.ln_2(x)), present
 
@@ -126,7 +140,7 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         if config.n_head < 1 or config.n_embd % config.n_head:
-            raise ValueError(f"n_embd {config.n_embd} is no multiple of n_head {config.n_head}")
+            raise Mistake(f"n_embd {config.n_embd} is no multiple of n_head {config.n_head}")
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)   # words; also the output head
         self.wpe = nn.Embedding(config.block_size, config.n_embd)   # positions
@@ -163,7 +177,7 @@ class GPT(nn.Module):
         """GPT-2 with trained weights: an official name (OFFICIAL), or a local copy of a pytorch_model.bin.
 
         Heads are 64 wide, as in all official sizes, unless n_head is given. Nothing in the file is run
-        (weights_only). A ValueError lists the tensors that are missing, unexpected or of another shape.
+        (weights_only). A Mistake lists the tensors that are missing, unexpected or of another shape.
         """
         path = name
         if name in OFFICIAL:
@@ -175,7 +189,7 @@ class GPT(nn.Module):
         except Exception:
             if name in OFFICIAL:
                 Path(path).unlink(missing_ok=True)  # cut off, where no sha256 tells: got anew next time
-            raise ValueError(f"{path} does not hold a GPT-2: it is no file of tensors") from None
+            raise Mistake(f"{path} does not hold a GPT-2: it is no file of tensors") from None
         try:
             weights = {}
             for key, tensor in saved.items():
@@ -189,7 +203,7 @@ class GPT(nn.Module):
             gpt = cls(GPTConfig(words, places, layers, n_head or max(1, width // 64), width))
             gpt.load_state_dict(weights)            # its message lists what does not fit
         except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as e:
-            raise ValueError(f"{path} does not hold a GPT-2: {' '.join(str(e).split())}") from None
+            raise Mistake(f"{path} does not hold a GPT-2: {' '.join(str(e).split())}") from None
         return gpt
 
     @torch.no_grad()
@@ -216,7 +230,7 @@ class GPT(nn.Module):
                    (B, nh, -, hs), together S - T columns; None at the start
         Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
         """
-        T, seen = x.size(1), sum(keys.size(2) for keys, _ in cache[0]) if cache else 0
+        T, seen = x.size(1), columns_of(cache)
         if positions is None:
             positions = torch.arange(seen, seen + T, device=x.device)
         if mask is not None:
@@ -224,12 +238,13 @@ class GPT(nn.Module):
         if T > 1 and (mask is not None or seen):
             causal = torch.ones(T, seen + T, dtype=torch.bool, device=x.device).tril(seen)   # (T, S)
             mask = causal if mask is None else causal & mask                                 # (B, 1, T, S)
-        if mask is not None:        # to be added to the scores
-            mask = torch.zeros(mask.shape, device=x.device, dtype=x.dtype).masked_fill(~mask, -math.inf)
+        bias = None                             # none is needed: causal, and all columns hold something
+        if mask is not None:
+            bias = torch.zeros(mask.shape, device=x.device, dtype=x.dtype).masked_fill(~mask, -math.inf)
         x = self.drop(x + self.wpe(positions))
         grown = []
         for i, block in enumerate(self.h):
-            x, present = block(x, mask, cache[i] if cache else None)
+            x, present = block(x, bias, cache[i] if cache else None)
             grown.append(present)
         return self.ln_f(x), grown
 

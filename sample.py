@@ -31,6 +31,7 @@ import torch
 import coconut
 import data
 import train
+from gpt import Mistake
 
 
 def in_words(gpt, tokenizer, thoughts, top=5):
@@ -82,13 +83,14 @@ def node_values(gpt, tokenizer, problem, run, k):
     batch = data.collate([data.encode(data.Tokens(question, [], row), tokenizer, filler, 0, k * run.c)
                           for row in ids]).to(gpt.wte.weight.device)
     if batch.question.size(1) + k * run.c + batch.language.size(1) > gpt.config.block_size:
-        raise ValueError(f"{k * run.c} thoughts and the question are more than the model's positions")
-    chain, cache, mask = coconut.think(gpt, batch.question[:1], batch.length[:1], batch.thoughts[:1])
-    cache = [[(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in layer]
-             for layer in cache]                    # all continue the same thoughts
-    hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.thoughts,
-                                 chain.expand(rows, -1, -1), cache, mask.expand(rows, -1))
-    scores = gpt.logits(hidden).log_softmax(-1)                                             # (nodes, Tl, V)
+        raise Mistake(f"{k * run.c} thoughts and the question are more than the model's positions")
+    with train.autocast(gpt, run):
+        thoughts, cache, mask = coconut.think(gpt, batch.question[:1], batch.length[:1], batch.n[:1])
+        cache = [[(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in layer]
+                 for layer in cache]                # all continue the same thoughts
+        hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.n,
+                                     thoughts.expand(rows, -1, -1), cache, mask.expand(rows, -1))
+        scores = gpt.logits(hidden).float().log_softmax(-1)                                 # (nodes, Tl, V)
     right = scores.gather(2, batch.target.clamp(min=0)[:, :, None])[:, :, 0]                # (nodes, Tl)
     right = right.masked_fill(batch.target < 0, 0)[:, forced:]
     return dict(zip(nodes, right.sum(1).exp().tolist()))
@@ -203,7 +205,7 @@ def parallel(gpt, tokenizer, problems, run):
             rows += [(k, values[v], height(edges, v), path[-1] in data.distances(edges, v))
                      for v in sorted(ring)]
     if not best[1]:
-        raise ValueError("no problem has two steps or more: nothing is written after a thought")
+        raise Mistake("no problem has two steps or more: nothing is written after a thought")
     return rows, {k: torch.tensor(shares).mean(0).tolist() for k, shares in best.items() if shares}
 
 
@@ -336,9 +338,9 @@ def logs(runs):
             epochs = [record["correct"] / record["total"] + record["loss"] + record["seconds"]
                       for record in found[run] if record["kind"] == "valid"]
         except (OSError, ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
+            raise Mistake(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
         if not epochs:
-            raise ValueError(f"{path} has no whole epoch yet: wait, or name another")
+            raise Mistake(f"{path} has no whole epoch yet: wait, or name another")
     return found
 
 
@@ -417,7 +419,7 @@ def save_plot(path, draw, *what):
     try:
         import matplotlib
     except ImportError:
-        raise ValueError("--plot needs matplotlib: pip install matplotlib") from None
+        raise Mistake("--plot needs matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     draw(plt, *what)
@@ -458,24 +460,24 @@ def parse(argv):
     args = parser.parse_args(argv)
 
     args.look = next((flag for flag in (*DRAWN, "table") if vars(args)[flag]), None)
-    plot = Path(args.plot or "a.png")
     if bool(args.run) == bool(args.init) or bool(args.init) != bool(args.prompt):
-        raise ValueError("name a run to ask, or --init gpt2 with a --prompt to continue")
+        raise Mistake("name a run to ask, or --init gpt2 with a --prompt to continue")
     if args.plot and args.look not in DRAWN:
-        raise ValueError(f"--plot draws {DRAWN_FLAGS}: add one")
-    if plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir():
-        raise ValueError(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
+        raise Mistake(f"--plot draws {DRAWN_FLAGS}: add one")
+    if args.plot and (Path(args.plot).suffix not in (".png", ".pdf", ".svg")
+                      or not Path(args.plot).parent.is_dir()):
+        raise Mistake(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
     if args.thoughts is not None and args.look:
-        raise ValueError("--thoughts is for asking problems: leave it out here")
+        raise Mistake("--thoughts is for asking problems: leave it out here")
     if args.question is not None and not args.question.strip():
-        raise ValueError("--question is empty: ask something")
+        raise Mistake("--question is empty: ask something")
     if args.question and (args.n or args.dataset):
-        raise ValueError("--question is one question: leave out --n and --dataset")
+        raise Mistake("--question is one question: leave out --n and --dataset")
     if args.init == "scratch":
-        raise ValueError("--init scratch has learned nothing: name gpt2, or a copy of it")
+        raise Mistake("--init scratch has learned nothing: name gpt2, or a copy of it")
     several = args.look in ("curve", "table", "compare")
     if len(args.run) > 1 and not several or len(args.run) < 2 and args.compare:
-        raise ValueError(f"{len(args.run)} runs are named: --compare takes two or more, --curve and --table "
+        raise Mistake(f"{len(args.run)} runs are named: --compare takes two or more, --curve and --table "
                          "any number, all else one")
     return args
 
@@ -484,11 +486,11 @@ def look_at(args, gpt, tokenizer, run, stage, problems):
     """Search tree, sweep, nodes in view or tampered thoughts: computed, told and, if asked for, drawn."""
     if args.look in SEARCHES and not all(data.told_edges(p.question) and data.told_edges(" ".join(p.steps))
                                          for p in problems):
-        raise ValueError("only ProsQA's and ProntoQA's problems have a graph to look at")
+        raise Mistake("only ProsQA's and ProntoQA's problems have a graph to look at")
     if args.sweep_thoughts and not all(data.told_edges(p.answer) for p in problems):
-        raise ValueError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
+        raise Mistake("--sweep_thoughts classifies paths to a target, which only ProsQA has")
     if args.tree and (args.n or 1) > len(problems):
-        raise ValueError(f"--n {args.n}: there are {len(problems)} problems")
+        raise Mistake(f"--n {args.n}: there are {len(problems)} problems")
     never = train.METHODS[run.method][1] == "removed"
     if args.look in SEARCHES and (never or not run.mix):
         why = "never wrote steps" if never else "was trained without --mix, and forgot how to write steps"
@@ -528,7 +530,7 @@ def main(argv=None):
     runs = [train.open_run(path, device) for path in args.run]
     for path, (_, _, run, stage, last_stage) in zip(args.run, runs):
         if (args.thoughts or args.look in THINKING) and train.METHODS[run.method][0] is None:
-            raise ValueError(f"{path} was trained by {run.method}, without thoughts: leave that flag out")
+            raise Mistake(f"{path} was trained by {run.method}, without thoughts: leave that flag out")
         if stage < last_stage:
             print(f"note: {path} has come to stage {stage} of {last_stage} only")
     gpt, tokenizer, run, stage, _ = runs[0]
@@ -538,7 +540,7 @@ def main(argv=None):
         flags = ("dataset", *list(data.PROBLEM_FLAGS)[3:])      # all but the sizes of the sets
         kinds = {str([vars(run).get(flag) for flag in flags]) for _, _, run, *_ in runs}
         if len(kinds) > 1 and not args.dataset:
-            raise ValueError("these runs had different problems: say by --dataset on which to compare them")
+            raise Mistake("these runs had different problems: say by --dataset on which to compare them")
         found = [*compare(runs, problems[:args.n]), args.run]
         show_compare(*found)
         return save_plot(args.plot, draw_compare, *found) if args.plot else None
@@ -548,11 +550,11 @@ def main(argv=None):
     problems = problems[:args.n or (None if args.wrong else 3)]
     n = train.fillers_asked(run, stage) if args.thoughts is None else args.thoughts
     stop = run.stop == "classifier" and args.thoughts is None
-    texts, _, chain, number = train.ask(gpt, tokenizer, problems, run, n, stop)
+    texts, _, thoughts, number = train.ask(gpt, tokenizer, problems, run, n, stop)
     right = list(map(data.grade, problems, texts))
     for i, problem in enumerate(problems):
         if not (args.wrong and right[i]):
-            show(problem, texts[i], in_words(gpt, tokenizer, chain[i, :number[i]]))
+            show(problem, texts[i], in_words(gpt, tokenizer, thoughts[i, :number[i]]))
     if problems[0].answer:
         print(f"{sum(right)} of {len(problems)} right")
 

@@ -24,7 +24,7 @@ import torch.distributed as dist
 
 import coconut
 import data
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, Mistake
 
 # The methods as one grid: the filler between question and answer, and what becomes of the written chain.
 METHODS = {
@@ -121,12 +121,13 @@ def summed(tensor):
 
 
 def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
-    """The problems as batches of one stage, each a pair (tokens to predict, [micro-batch, ...]).
+    """The problems as batches of one stage, each a pair (how many tokens to predict, [micro-batch, ...]).
 
     The micro-batches go through the model one after the other and share one optimizer step. They bound the
     memory; and as in training each takes problems of like length, there is less padding to compute.
 
-    rng: for training. Shuffled, at times of an earlier stage (args.mix), and only this process's share.
+    rng: for training. Shuffled, at times of a random stage up to this one (args.mix), and only this process's
+    share.
     alike: problems of like length share whole batches too, which helps easy problems: a batch without
     distractors shows what a rule is for (results/quick.md). args.bucket does so within as many batches, which
     saves a large model the padding and still keeps company random.
@@ -145,17 +146,18 @@ def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
         rng.shuffle(chunks)
     for chunk in chunks:
         # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
-        s, rows = rng.randint(0, stage) if rng and rng.random() < args.mix else stage, []
+        s = rng.randint(0, stage) if rng and rng.random() < args.mix else stage
+        rows = []
         for t in (tokens[i] for i in chunk):
             removed, n = schedule(args, s, list(map(len, t.steps)), fewer if s == stage else 0)
             if rng and written == "by token":     # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
                 removed += int(rng.expovariate(4))
             rows.append(data.encode(t, tokenizer, filler, removed, n))
-        words = sum(len(row.language) - 1 for row in rows)
+        predicted = sum(len(row.language) - 1 for row in rows)
         if rng:
             rows = sorted(rows, key=lambda row: len(row.question))[RANK::WORLD]
         size = args.micro_batch
-        yield words, [data.collate(rows[start:start + size]) for start in range(0, len(rows), size)]
+        yield predicted, [data.collate(rows[start:start + size]) for start in range(0, len(rows), size)]
 
 
 def make_optimizers(gpt, args):
@@ -190,8 +192,8 @@ def compile_blocks(gpt):
     """Let torch.compile fuse each block's work on the question, the bulk of it. The passes of one thought
     are of many shapes and mostly wait for their launch: they stay as they are."""
     for block in gpt.h:
-        def forward(x, mask, past, plain=block.forward, fused=torch.compile(block.forward, dynamic=True)):
-            return fused(x, mask, past) if past is None else plain(x, mask, past)
+        def forward(x, bias, past, plain=block.forward, fused=torch.compile(block.forward, dynamic=True)):
+            return fused(x, bias, past) if past is None else plain(x, bias, past)
         block.forward = forward
 
 
@@ -210,10 +212,10 @@ def ask(gpt, tokenizer, problems, run, n, stop=False, given=None):
         with autocast(gpt, run):
             answers.append(coconut.generate(gpt, data.collate(rows).to(gpt.wte.weight.device), tokenizer.eos,
                                             run.max_new_tokens, stop, None if given is None else given[some]))
-    written, chains, numbers = zip(*answers)
+    written, thoughts, numbers = zip(*answers)
     written = [ids for some in written for ids in some]
     texts = [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in written]
-    return texts, [len(ids) for ids in written], torch.cat(chains), torch.cat(numbers)
+    return texts, [len(ids) for ids in written], torch.cat(thoughts), torch.cat(numbers)
 
 
 @torch.no_grad()
@@ -230,8 +232,10 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
             with autocast(gpt, args):
                 loss += coconut.loss(gpt, micro.to(device)).item() * len(micro.predicted)
             predicted += len(micro.predicted)
-    n, none = fillers_asked(args, stage, fewer), ([], [], None, torch.zeros(0))     # a process may have none
-    texts, lengths, _, taken = ask(gpt, tokenizer, problems, args, n, stop) if problems else none
+    texts, lengths, taken = [], [], torch.zeros(0)
+    if problems:                        # of several processes one may have none
+        n = fillers_asked(args, stage, fewer)
+        texts, lengths, _, taken = ask(gpt, tokenizer, problems, args, n, stop)
     own = [schedule(args, stage, list(map(len, t.steps)), fewer)[1] for t in tokens]
     mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
     thought, same = int(taken.sum()), sum(map(int.__eq__, own, taken.tolist()))
@@ -249,14 +253,14 @@ def tokenize(problems, tokenizer, args, block_size, split):
     ends = tokens.ends[tokens.first]            # of each problem, after the start of the first
     lengths = ends[1:] - ends[:-1] + 2 + args.c * args.stages
     for i in (lengths > block_size).nonzero()[0]:
-        raise ValueError(f"{split} problem {i} ('{problems[i].question[:40]}...') takes {lengths[i]} "
+        raise Mistake(f"{split} problem {i} ('{problems[i].question[:40]}...') takes {lengths[i]} "
                          f"positions, but the model has {block_size}")
     return tokens
 
 
 def show(record):
     """A log record as a line to read."""
-    kind, rest, where = record["kind"], "", "stage {stage}/{last_stage}".format(**record)
+    kind, where, rest = record["kind"], "stage {stage}/{last_stage}".format(**record), ""
     if kind == "test":
         where = "test" if record["stage"] == record["last_stage"] else f"test, only {where}"
     if kind == "step":
@@ -295,9 +299,9 @@ def settings_of(saved, path):
         args = parse([as_flag(flag, value) for flag, value in given.items()])
         complete(args)
         if not 0 <= saved["stage"] <= saved["last_stage"]:
-            raise ValueError(f"stage {saved['stage']} of {saved['last_stage']}")
+            raise Mistake(f"stage {saved['stage']} of {saved['last_stage']}")
     except (ValueError, KeyError, TypeError, AttributeError) as e:
-        raise ValueError(f"{path} does not hold a run of this program ({e}): name another") from None
+        raise Mistake(f"{path} does not hold a run of this program ({e}): name another") from None
     return args
 
 
@@ -305,10 +309,10 @@ def tokenizer_of(saved, gpt, path):
     """The tokenizer in a checkpoint, if it is the model's."""
     words = saved.get("words", ())
     if words is not None and not (isinstance(words, list) and all(isinstance(word, str) for word in words)):
-        raise ValueError(f"{path} holds a model, but not the words that it knows")
+        raise Mistake(f"{path} holds a model, but not the words that it knows")
     tokenizer = data.Tokenizer(words)
     if tokenizer.vocab_size > gpt.config.vocab_size:
-        raise ValueError(f"{path} holds more words than its model knows")
+        raise Mistake(f"{path} holds more words than its model knows")
     return tokenizer
 
 
@@ -323,13 +327,14 @@ def unusual(run):
 
 
 def refuse_other_run(args, saved):
-    """A run goes on only with the settings that it began with; what the command leaves open comes from it."""
+    """A run goes on only with the settings that it began with. What `parse` left at None comes from it; a
+    flag with a default of its own, such as --method, must be given again."""
     for flag, value in saved.items():
         given = vars(args).get(flag)
         if given is None:
             setattr(args, flag, value)
         elif flag not in NOT_OF_A_RUN and given != value:
-            raise ValueError(f"{args.out} was begun with {flag} = {value}, not {given}: resume it with that")
+            raise Mistake(f"{args.out} was begun with {flag} = {value}, not {given}: resume it with that")
 
 
 def first_model(args, problems):
@@ -354,18 +359,18 @@ def pretrained(name):
     try:
         gpt, tokenizer = GPT.from_pretrained(name), data.Tokenizer()
     except ValueError as e:
-        raise ValueError(f"--init {name}: {e}; or take random weights: --init scratch") from None
+        raise Mistake(f"--init {name}: {e}; or take random weights: --init scratch") from None
     if gpt.config.vocab_size != tokenizer.vocab_size - 3:
-        raise ValueError(f"--init {name}: it has {gpt.config.vocab_size} words, not GPT-2's vocabulary")
+        raise Mistake(f"--init {name}: it has {gpt.config.vocab_size} words, not GPT-2's vocabulary")
     return gpt, tokenizer
 
 
-def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
-    """One pass over the training problems: `steps` batches, after `done` of the run's `total` steps."""
+def train_epoch(gpt, optimizers, shuffled, steps, done, total, args, report):
+    """One pass over the training problems: `steps` shuffled batches, after `done` of the run's `total`."""
     gpt.train()
     every, clock, device = max(1, steps // LINES_PER_EPOCH), time.time(), gpt.wte.weight.device
     classifier = args.stop == "classifier"
-    for step, (words, micros) in enumerate(batches, start=1):
+    for step, (predicted, micros) in enumerate(shuffled, start=1):
         factor = lr_factor(done, total, args.warmup, args.decay)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["peak_lr"] * factor
@@ -373,7 +378,7 @@ def train_epoch(gpt, optimizers, batches, steps, done, total, args, report):
         for micro in micros:
             with autocast(gpt, args):
                 part = coconut.loss(gpt, micro.to(device), args.detach_thoughts, classifier)
-            part = part * (len(micro.predicted) / words)
+            part = part * (len(micro.predicted) / predicted)
             part.backward()
             loss += part.detach()
         for p in gpt.parameters() if WORLD > 1 else ():
@@ -398,10 +403,10 @@ def restore(saved, optimizers, out):
     try:
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        epoch, best, log_size = (abs(int(saved[k])) for k in ("epoch", "best", "log_size"))
+        epoch, best, log_size = (max(0, int(saved[k])) for k in ("epoch", "best", "log_size"))
         return epoch, best, log_size, float(saved["seconds"])
     except (KeyError, TypeError, ValueError, AttributeError) as e:
-        raise ValueError(f"{out}/last.pt is no state to go on from ({type(e).__name__}): "
+        raise Mistake(f"{out}/last.pt is no state to go on from ({type(e).__name__}): "
                          "begin another run") from None
 
 
@@ -418,7 +423,7 @@ def train(args, out, device, gpt=None, saved=None):
     if saved:
         tokenizer = tokenizer_of(saved, gpt, out / "last.pt")
         if args.init == "scratch" and saved["words"] != data.Tokenizer.of(sets["train"]).words:
-            raise ValueError(f"the problems of {args.dataset} are not those that {out} was begun with")
+            raise Mistake(f"the problems of {args.dataset} are not those that {out} was begun with")
     else:
         gpt, tokenizer = first_model(args, sets["train"])
     gpt = gpt.to(device)
@@ -462,7 +467,7 @@ def train(args, out, device, gpt=None, saved=None):
         try:
             train_epoch(gpt, optimizers, shuffled, steps, epoch * steps, args.epochs * steps, args, report)
         except FloatingPointError as e:
-            raise ValueError(f"stage {stage}, epoch {epoch + 1}: {e}: try a lower --lr") from None
+            raise Mistake(f"stage {stage}, epoch {epoch + 1}: {e}: try a lower --lr") from None
 
         result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage, fewer)
         report("valid", **result, seconds=time.time() - started)
@@ -481,7 +486,7 @@ def open_run(out, device):
     """The best checkpoint of a run, ready to answer: (model, tokenizer, settings, stage, last stage)."""
     path = Path(out) / "best.pt" if Path(out).is_dir() else Path(out)
     if not path.is_file():
-        raise ValueError(f"no run in {out}: best.pt is there after the first epoch")
+        raise Mistake(f"no run in {out}: best.pt is there after the first epoch")
     gpt, saved = coconut.load(path, device)
     run, tokenizer = settings_of(saved, path), tokenizer_of(saved, gpt, path)
     return gpt.eval(), tokenizer, run, saved["stage"], saved["last_stage"]
@@ -490,7 +495,7 @@ def open_run(out, device):
 def test_problems(args, run, out):
     """The run's own test problems, or those that --dataset and the problem flags ask for."""
     if args.dataset in data.GENERATORS and args.dataset != run.dataset:
-        raise ValueError(f"{out} was trained on {run.dataset}, not {args.dataset}: name another run")
+        raise Mistake(f"{out} was trained on {run.dataset}, not {args.dataset}: name another run")
     if args.dataset in (None, run.dataset):
         given = {flag: vars(args)[flag] for flag in data.PROBLEM_FLAGS if vars(args)[flag] is not None}
         args = argparse.Namespace(**vars(run) | given)
@@ -503,7 +508,7 @@ def test(args, out, device):
     problems = test_problems(args, run, out)
     words = set(data.Tokenizer.of(problems).words)
     if tokenizer.words and len(words - set(tokenizer.words)) > len(words) / 2:
-        raise ValueError(f"most words of {args.dataset} are new to {out}: it was trained on other problems")
+        raise Mistake(f"most words of {args.dataset} are new to {out}: it was trained on other problems")
     tokens = tokenize(problems, tokenizer, run, gpt.config.block_size, "test")
     result, mistakes = evaluate(gpt, tokenizer, problems, tokens, run, stage)
     for problem, text in mistakes[:5]:
@@ -535,7 +540,7 @@ def parse(argv=None):
     add("--c", type=count, help="continuous thoughts per reasoning step")
     add("--stages", type=count, help="K: stages with ever more thoughts (default: the longest chain's steps)")
     add("--epochs", type=count, help="epochs in all; those left over train the last stage")
-    add("--epochs_first", type=number(int, 0), help="epochs in stage 0")
+    add("--epochs_first", type=number(int, 0), help="epochs in stage 0, where a method has stages")
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
     add("--easy_epochs", type=number(int, 0), help="epochs of easier problems first (results/quick.md)")
     add("--mix", type=share, help="share of batches of a random stage up to the current one")
@@ -582,19 +587,21 @@ def complete(args):
     """Fill what is still open from the setting's table. A folder takes ProsQA's, and has its own problems."""
     generated, table = args.dataset in data.GENERATORS, SETTINGS[args.setting]
     if args.dataset == "gsm8k" and "gsm8k" not in table:
-        raise ValueError("gsm8k is for a model that knows words: add --setting paper")
+        raise Mistake("gsm8k is for a model that knows words: add --setting paper")
     row = table[args.dataset if args.dataset in table else "prosqa"]
     args.init = args.init or row["init"]
     for flag, value in row.items():
         if flag in ("n_layer", "n_head", "n_embd") and args.init != "scratch":
             if vars(args)[flag] is not None:
-                raise ValueError(f"--init {args.init} has its own shape: leave out --{flag}")
+                raise Mistake(f"--init {args.init} has its own shape: leave out --{flag}")
         elif vars(args)[flag] is None and (generated or flag not in data.PROBLEM_FLAGS):
             setattr(args, flag, value if generated or flag != "easy_epochs" else 0)
     if args.init == "scratch" and args.n_embd % args.n_head:
-        raise ValueError(f"--n_embd {args.n_embd} is no multiple of --n_head {args.n_head}")
+        raise Mistake(f"--n_embd {args.n_embd} is no multiple of --n_head {args.n_head}")
+    if args.c_ramp and args.epochs_per_stage < args.c:
+        raise Mistake(f"--c_ramp adds a thought an epoch: --c {args.c} needs --epochs_per_stage {args.c}")
     if METHODS[args.method] != ("thought", "staged") and (args.stop == "classifier" or args.c_ramp):
-        raise ValueError(f"--stop and --c_ramp are for --method coconut, not {args.method}: leave them out")
+        raise Mistake(f"--stop and --c_ramp are for --method coconut, not {args.method}: leave them out")
 
 
 def pick_device(name):
@@ -606,7 +613,7 @@ def pick_device(name):
             return name
     except (RuntimeError, AssertionError):
         pass
-    raise ValueError(f"--device {name} is not to be had here: try auto or cpu")
+    raise Mistake(f"--device {name} is not to be had here: try auto or cpu")
 
 
 def main(argv=None):
@@ -619,16 +626,16 @@ def main(argv=None):
         sys.stdout = open(os.devnull, "w") if RANK else sys.stdout
     if args.eval_only:
         if not args.out:
-            raise ValueError("--eval_only needs --out, the folder of the run to test")
+            raise Mistake("--eval_only needs --out, the folder of the run to test")
         for flag, value in vars(parse([])).items():
             if vars(args)[flag] != value and flag not in ("dataset", *NOT_OF_A_RUN, *data.PROBLEM_FLAGS):
-                raise ValueError(f"--eval_only tests a run as it was trained: leave out --{flag}")
+                raise Mistake(f"--eval_only tests a run as it was trained: leave out --{flag}")
         return test(args, Path(args.out), device)
     out = Path(args.out or f"runs/{Path(args.dataset or 'prosqa').name}-{args.method}-seed{args.seed}")
     args.out, gpt, saved = str(out), None, None
     if (out / "last.pt").exists():
         if not args.resume:
-            raise ValueError(f"{out} holds a run already: add --resume to go on, or choose another --out")
+            raise Mistake(f"{out} holds a run already: add --resume to go on, or choose another --out")
         gpt, saved = coconut.load(out / "last.pt", device)
         refuse_other_run(args, vars(settings_of(saved, out / "last.pt")))
     elif args.resume:

@@ -39,13 +39,13 @@ def ragged():
 
 def explicit(gpt, s, detach=False):
     """Logits (Tl, V) that the definition gives to one sequence."""
-    return explicit_forward(gpt, torch.tensor([s.question]), s.thoughts, torch.tensor([s.language[:-1]]), detach)[0]
+    return explicit_forward(gpt, torch.tensor([s.question]), s.n, torch.tensor([s.language[:-1]]), detach)[0]
 
 
 def cached(gpt, batch, detach=False):
     """Logits (B, Tl, V) of a batch by the cached path."""
-    latent = think(gpt, batch.question, batch.length, batch.thoughts, detach)
-    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.thoughts, *latent)
+    latent = think(gpt, batch.question, batch.length, batch.n, detach)
+    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.n, *latent)
     return gpt.logits(hidden)
 
 
@@ -150,7 +150,7 @@ def test_generating_is_greedy_by_the_definition(gpt, ragged):
     for s in ragged:
         language, written = [EOT], []
         while len(written) < 8 and EOS not in written:
-            logits = explicit_forward(gpt, torch.tensor([s.question]), s.thoughts, torch.tensor([language]))
+            logits = explicit_forward(gpt, torch.tensor([s.question]), s.n, torch.tensor([language]))
             written.append(logits[0, -1].argmax().item())
             language.append(written[-1])
         assert generate(gpt, collate([s]), EOS, 8)[0][0] == written
@@ -171,6 +171,16 @@ def test_generation_ends_at_the_last_position(gpt):
     assert len(rows[0]) == 4
     with pytest.raises(ValueError, match=r"\Aquestion and thoughts take 64 positions, but the model has 64\Z"):
         generate(gpt, collate([Sequence(s.question, 6, [EOT, EOS])]), -1, 100)
+
+
+def test_a_problem_that_fits_is_the_same_beside_any_other_that_does(gpt):
+    """Of 64 positions one question takes 58, the other's language 30: padding would end beyond the last position."""
+    long, wordy = Sequence(ids(57) + [BOT], 2, [EOT] + ids(2) + [EOS]), Sequence(ids(3) + [BOT], 1, [EOT] + ids(29) + [EOS])
+    total = sum(loss(gpt, collate([s])).item() * (len(s.language) - 1) for s in (long, wordy))
+    assert loss(gpt, collate([long, wordy])).item() == pytest.approx(total / 33, rel=1e-9)
+    rows, _, _ = generate(gpt, collate([long, wordy]), -1, 20)
+    assert rows == [generate(gpt, collate([s]), -1, 20)[0][0] for s in (long, wordy)]
+    assert [len(row) for row in rows] == [4, 20]
 
 
 def test_a_thought_may_wait_at_the_last_position(gpt):
@@ -293,14 +303,14 @@ def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(small, tmp_path):
 
 def test_the_classifier_is_a_linear_head_and_its_loss_the_binary_cross_entropy_of_being_last(gpt, ragged):
     batch = collate(ragged)
-    chain, _, _ = think(gpt, batch.question, batch.length, batch.thoughts)
+    chain, _, _ = think(gpt, batch.question, batch.length, batch.n)
     assert torch.allclose(stop_scores(gpt, chain, EOT), gpt.logits(chain)[..., EOT])
-    said = [(p.log() if i == s.thoughts - 1 else (1 - p).log()) for s, row in zip(ragged, torch.sigmoid(stop_scores(gpt, chain, EOT)))
-            for i, p in enumerate(row[:s.thoughts])]
+    said = [(p.log() if i == s.n - 1 else (1 - p).log()) for s, row in zip(ragged, torch.sigmoid(stop_scores(gpt, chain, EOT)))
+            for i, p in enumerate(row[:s.n])]
     added = loss(gpt, collate(ragged), stop=True) - loss(gpt, collate(ragged))
     words = int((batch.target >= 0).sum())          # a thought counts as much as a word
     assert len(said) == 11 and added.item() == pytest.approx(-sum(said).item() / words, rel=1e-9)
-    none = collate([s for s in ragged if s.thoughts == 0])
+    none = collate([s for s in ragged if s.n == 0])
     assert loss(gpt, none, stop=True) == loss(gpt, none)
 
 

@@ -508,7 +508,7 @@ def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
                                         ("pause", 1, 2): (question + [bot, pause, pause], 0, [eot] + second + answer),
                                         (None, 1, 0): (question[:-1], 0, [10] + second + answer)}.items():
         s = encode(tokens, small, filler, sum(map(len, tokens.steps[:skip])), n)
-        assert (s.question, s.thoughts, s.language) == expected, (filler, skip, n)
+        assert (s.question, s.n, s.language) == expected, (filler, skip, n)
 
 
 @pytest.mark.parametrize("filler, n", [(None, 0), ("pause", 3), ("thought", 0), ("thought", 2)])

@@ -90,7 +90,7 @@ def test_sample_says_right_where_it_is_and_wrong_where_not_and_counts(runs, open
 
 
 def test_sample_answers_a_question_of_your_own(runs, capsys, monkeypatch):
-    monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16), batch.thoughts))
+    monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16), batch.n))
     sample.main([str(runs / "coconut"), "--question", "Alex is a bompus. Is Alex a bompus or a teapot?"])
     assert capsys.readouterr().out.splitlines()[1] == "written   Is Alex"
 
@@ -118,7 +118,7 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words):
     """Against the explicit forward, node by node; without the names in the vocabulary they are many tokens."""
     problem = data.generate(name, {"test": 1})["test"][0]
     tokenizer = data.Tokenizer.of([problem]) if words else data.Tokenizer(["Every "])
-    gpt, run = untrained(tokenizer), Namespace(method="coconut", c=2)
+    gpt, run = untrained(tokenizer), Namespace(method="coconut", c=2, bf16=False)
     values = sample.node_values(gpt, tokenizer, problem, run, 1)
     assert path_nodes(problem) <= set(values) | {problem.steps[0].split()[0]}
     question = torch.tensor([data.Tokens.of(problem, tokenizer).question + [tokenizer.bot]])
@@ -138,6 +138,9 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words):
             while all(tokenizer.encode(begin + v)[:forced + 1] == ids[:forced + 1] for v in values):
                 forced += 1
         assert value == pytest.approx(p[forced:].prod().item(), rel=1e-3)
+    run.bf16 = True         # asked in the precision that the run answers in, and near to the other
+    rounded = sample.node_values(gpt, tokenizer, problem, run, 1)
+    assert rounded != values and all(rounded[v] == pytest.approx(values[v], rel=0.2, abs=1e-3) for v in values)
 
 
 QUESTION = ("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. "
@@ -199,8 +202,8 @@ def test_given_vectors_take_the_thoughts_places():
         x = torch.cat([gpt.embed(batch.question), given], dim=1)
         x = torch.cat([x, gpt(x)[0][:, -1:], gpt.embed(batch.language)], dim=1)
         expected = gpt(x)[0][:, -batch.language.size(1):]
-        chain, cache, mask = coconut.think(gpt, batch.question, batch.length, batch.thoughts, given=given)
-        hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.thoughts, chain, cache, mask)
+        chain, cache, mask = coconut.think(gpt, batch.question, batch.length, batch.n, given=given)
+        hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.n, chain, cache, mask)
     assert torch.allclose(hidden, expected, atol=1e-5) and torch.equal(chain[:, :2], given)
 
 

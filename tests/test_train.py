@@ -130,7 +130,7 @@ def rows(batches):
     """(question, target, thoughts) of every example in the batches, as lists without padding."""
     return [(tuple(q[:n].tolist()), tuple(i for i in t.tolist() if i >= 0), k.item())
             for _, micros in batches for micro in micros
-            for q, n, t, k in zip(micro.question, micro.length, micro.target, micro.thoughts)]
+            for q, n, t, k in zip(micro.question, micro.length, micro.target, micro.n)]
 
 
 def test_stage_k_replaces_the_first_k_steps(some):
@@ -311,7 +311,7 @@ def test_evaluation_counts_the_problems_whose_answer_is_right(finished, monkeypa
     tokens = [data.Tokens.of(p, tokenizer) for p in problems]
     texts = iter(["### " + problems[i - i % 2].answer for i in range(8)])
     monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: (
-        [tokenizer.encode(next(texts)) + [tokenizer.eos] for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.thoughts))
+        [tokenizer.encode(next(texts)) + [tokenizer.eos] for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.n))
     result, mistakes = train.evaluate(gpt, tokenizer, problems, tokens, args, stage)
     assert (result["correct"], result["total"]) == (4, 8)
     assert [p for p, _ in mistakes] == problems[1::2] and mistakes[0][1] == "### " + problems[0].answer
@@ -460,6 +460,20 @@ def test_what_is_about_thoughts_is_refused_without_them(tmp_path, flag):
         train.main([*TINY, "--method", "cot", "--out", str(tmp_path / "run"), *flag.split()])
 
 
+def test_a_ramp_that_a_stage_is_too_short_for_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--c 3 needs --epochs_per_stage 3"):
+        train.main([*TINY, *"--c 3 --c_ramp --epochs_per_stage 2".split(), "--out", str(tmp_path / "run")])
+
+
+def test_only_what_the_user_can_mend_loses_its_traceback(capsys):
+    """A mistake in the code, such as in a line that somebody changed, is no mistake of the user's."""
+    with pytest.raises(SystemExit, match="2"):
+        data.run_or_explain(lambda: train.parse(["--c", "0"]))
+    assert capsys.readouterr().err == "error: argument --c: 0 is not at least 1\n"
+    with pytest.raises(ValueError, match="length 3"):
+        data.run_or_explain(lambda: dict([(1, 2, 3)]))
+
+
 def test_two_processes_are_one_with_the_same_batch(tmp_path):
     """Losses to float32 rounding over the first 20 steps, and the same answers; 61 problems, so one share is shorter."""
     command = [*TINY, "--dropout", "0", "--muon_lr", "0", "--train_size", "61", "--test_size", "9", "--n_layer", "2"]
@@ -544,7 +558,7 @@ def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_t
         assert result["correct"] == 0                           # it does not know how to write an answer, let alone which
         with monkeypatch.context() as m:
             m.setattr(coconut, "generate", lambda gpt, batch, *_: (
-                [[i for i in row if i] for row in batch.question.tolist()], torch.zeros(len(batch.length), 1, 1), batch.thoughts))
+                [[i for i in row if i] for row in batch.question.tolist()], torch.zeros(len(batch.length), 1, 1), batch.n))
             assert train.evaluate(blank, words, problems, tokens, args, stage)[0]["correct"] == 0
         # Guessing one of the two answers at random is right in half of the cases.
         guesses, rng = [], random.Random(0)
@@ -553,7 +567,7 @@ def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_t
             guesses.append(words.encode("### " + rng.choice([p.answer, wrong])))
         guesses = iter(guesses)
         with monkeypatch.context() as m:
-            m.setattr(coconut, "generate", lambda gpt, batch, *_: ([next(guesses) for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.thoughts))
+            m.setattr(coconut, "generate", lambda gpt, batch, *_: ([next(guesses) for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.n))
             assert 18 <= train.evaluate(blank, words, problems, tokens, args, stage)[0]["correct"] <= 42
 
 
@@ -627,13 +641,13 @@ def test_bf16_is_the_same_model_in_fewer_digits(finished, monkeypatch):
         used = []
         with monkeypatch.context() as m:
             m.setattr(coconut, "generate", lambda gpt, batch, *_: used.append(torch.is_autocast_enabled("cpu")) or (
-                [[0]] * len(batch.length), torch.zeros(len(batch.length), 3, 1), batch.thoughts))
+                [[0]] * len(batch.length), torch.zeros(len(batch.length), 3, 1), batch.n))
             train.ask(gpt, tokenizer, problems, args, 3)
         assert used == [args.bf16]                  # answers are given in the run's own precision, for sample.py too
     assert result[True]["loss"] != result[False]["loss"] == pytest.approx(result[True]["loss"], rel=0.02)
     with train.autocast(gpt, args):
         batch = data.collate([data.encode(tokens[0], tokenizer, "thought", 15, 3)])
-        chain, *_ = coconut.think(gpt, batch.question, batch.length, batch.thoughts)
+        chain, *_ = coconut.think(gpt, batch.question, batch.length, batch.n)
         coconut.loss(gpt, batch).backward()
     assert chain.dtype == torch.float32 and all(p.grad.dtype == torch.float32 for p in gpt.parameters() if p.grad is not None)
 
