@@ -40,7 +40,7 @@ METHODS = {
 }
 
 
-def schedule(args, stage, steps, fewer=0):
+def schedule(args, stage, steps, missing=0):
     """(tokens of the written chain removed, fillers) of a problem whose steps have so many tokens each.
 
     Training, evaluation and sampling ask here. Coconut with c = 2 and K = 3, for a problem of 4 steps:
@@ -49,7 +49,8 @@ def schedule(args, stage, steps, fewer=0):
         input     ssss   ttsss   ttttss   tttttts  tttttt       t: thought, s: written step; then the answer
 
     A problem with fewer steps than the stage still gets stage * c fillers, so in the last stage, and when it
-    is tested, all get K * c; with --stop classifier it gets c for each of its own steps.
+    is tested, all get K * c; with --stop classifier it gets c for each of its own steps. missing: how many of
+    the stage's last c thoughts are not there yet (stage_at).
     """
     filler, written = METHODS[args.method]
     K, c, total = args.stages, args.c, sum(steps)
@@ -60,15 +61,18 @@ def schedule(args, stage, steps, fewer=0):
     elif written == "by token":     # stage s is epoch s, up to the first in which the whole chain is gone
         removed, n = stage * args.icot_per_epoch, 0
         removed = total if removed > args.icot_all else removed
-    else:
-        own = min(stage, K, len(steps)) if args.stop == "classifier" else min(stage, K)
-        removed, n = total if stage > K else sum(steps[:stage]), own * c - fewer * (own == stage)
+    else:                           # staged: the first `replaced` steps are gone, with c fillers for each
+        replaced = min(stage, K)
+        removed = total if stage > K else sum(steps[:replaced])
+        if args.stop == "classifier":
+            replaced = min(replaced, len(steps))
+        n = replaced * c - (missing if replaced == stage else 0)
     return removed, n if filler else 0
 
 
-def fillers_asked(args, stage, fewer=0):
+def fillers_asked(args, stage, missing=0):
     """How many fillers a test problem gets: what one of K steps does. The classifier may stop earlier."""
-    return schedule(args, stage, [0] * args.stages, fewer)[1]
+    return schedule(args, stage, [0] * args.stages, missing)[1]
 
 
 def stage_at(epoch, args, last):
@@ -79,8 +83,10 @@ def stage_at(epoch, args, last):
         return min(epoch, last), 0
     since = epoch - args.epochs_first
     stage = 0 if since < 0 else min(1 + since // args.epochs_per_stage, last)
-    ramp = args.c_ramp and 1 <= stage <= args.stages
-    return stage, max(0, args.c - 1 - (since - (stage - 1) * args.epochs_per_stage)) if ramp else 0
+    if args.c_ramp and 1 <= stage <= args.stages:
+        age = since - (stage - 1) * args.epochs_per_stage       # epochs of this stage before this one
+        return stage, max(0, args.c - 1 - age)
+    return stage, 0
 
 
 # Defaults of the flags, by --setting and --dataset. "paper" is the paper's (Experiments, Setup). "quick"
@@ -120,7 +126,7 @@ def summed(tensor):
     return tensor
 
 
-def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
+def batches(tokens, tokenizer, args, stage, missing=0, rng=None, alike=False):
     """The problems as batches of one stage, each a pair (how many tokens to predict, [micro-batch, ...]).
 
     The micro-batches go through the model one after the other and share one optimizer step. They bound the
@@ -149,7 +155,7 @@ def batches(tokens, tokenizer, args, stage, fewer=0, rng=None, alike=False):
         s = rng.randint(0, stage) if rng and rng.random() < args.mix else stage
         rows = []
         for t in (tokens[i] for i in chunk):
-            removed, n = schedule(args, s, list(map(len, t.steps)), fewer if s == stage else 0)
+            removed, n = schedule(args, s, list(map(len, t.steps)), missing if s == stage else 0)
             if rng and written == "by token":     # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
                 removed += int(rng.expovariate(4))
             rows.append(data.encode(t, tokenizer, filler, removed, n))
@@ -219,7 +225,7 @@ def ask(gpt, tokenizer, problems, run, n, stop=False, given=None):
 
 
 @torch.no_grad()
-def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
+def evaluate(gpt, tokenizer, problems, tokens, args, stage, missing=0):
     """Answer every problem with the stage's number of thoughts: the loss, how many are right, the mean number
     of tokens made (thoughts too, as the paper counts; pauses are given), and mistakes as (problem, text).
 
@@ -227,16 +233,16 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage, fewer=0):
     gpt.eval()
     device, stop, loss, predicted = gpt.wte.weight.device, args.stop == "classifier", 0.0, 0
     problems, tokens = problems[RANK::WORLD], [tokens[i] for i in range(RANK, len(tokens), WORLD)]
-    for _, micros in batches(tokens, tokenizer, args, stage, fewer):
+    for _, micros in batches(tokens, tokenizer, args, stage, missing):
         for micro in micros:
             with autocast(gpt, args):
                 loss += coconut.loss(gpt, micro.to(device)).item() * len(micro.predicted)
             predicted += len(micro.predicted)
     texts, lengths, taken = [], [], torch.zeros(0)
     if problems:                        # of several processes one may have none
-        n = fillers_asked(args, stage, fewer)
+        n = fillers_asked(args, stage, missing)
         texts, lengths, _, taken = ask(gpt, tokenizer, problems, args, n, stop)
-    own = [schedule(args, stage, list(map(len, t.steps)), fewer)[1] for t in tokens]
+    own = [schedule(args, stage, list(map(len, t.steps)), missing)[1] for t in tokens]
     mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
     thought, same = int(taken.sum()), sum(map(int.__eq__, own, taken.tolist()))
     counts = [loss, predicted, sum(lengths) + thought, thought, same, len(problems), len(mistakes)]
@@ -453,9 +459,9 @@ def train(args, out, device, gpt=None, saved=None):
 
     started = time.time() - seconds
     for epoch in range(begin, args.epochs):
-        stage, fewer = stage_at(epoch, args, last_stage)
+        stage, missing = stage_at(epoch, args, last_stage)
         previous = stage_at(max(0, epoch - 1), args, last_stage)
-        if (stage, fewer) != previous:
+        if (stage, missing) != previous:
             best = -1           # best.pt is of the newest stage: earlier ones, which write, may score higher
         if stage != previous[0] and args.reset_optimizer:
             optimizers = make_optimizers(gpt, args)
@@ -463,13 +469,13 @@ def train(args, out, device, gpt=None, saved=None):
         torch.manual_seed((args.seed * 1_000_003 + epoch) * WORLD + RANK)
         rng, easy = random.Random(f"{args.seed} {epoch}"), epoch < args.easy_epochs
         chosen = tokens["easy" if easy else "train"]
-        shuffled = batches(chosen, tokenizer, args, stage, fewer, rng, alike=easy)
+        shuffled = batches(chosen, tokenizer, args, stage, missing, rng, alike=easy)
         try:
             train_epoch(gpt, optimizers, shuffled, steps, epoch * steps, args.epochs * steps, args, report)
         except FloatingPointError as e:
             raise Mistake(f"stage {stage}, epoch {epoch + 1}: {e}: try a lower --lr") from None
 
-        result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage, fewer)
+        result, _ = evaluate(gpt, tokenizer, sets["valid"], tokens["valid"], args, stage, missing)
         report("valid", **result, seconds=time.time() - started)
         if RANK:
             continue

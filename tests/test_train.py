@@ -76,11 +76,11 @@ def test_icot_removes_tokens_from_the_left_and_at_last_all(some):
 
 def test_a_ramp_adds_the_thoughts_of_a_stage_one_by_one():
     args = settings(c=3, stages=2, c_ramp=True, epochs_first=1, epochs_per_stage=3)
-    thoughts = [train.schedule(args, stage, [5, 5, 5], fewer)[1] for stage, fewer in
+    thoughts = [train.schedule(args, stage, [5, 5, 5], missing)[1] for stage, missing in
                 (train.stage_at(e, args, 3) for e in range(9))]
     assert thoughts == [0, 1, 2, 3, 4, 5, 6, 6, 6]
     args.stop = "classifier"        # a problem that is through before the ramp's stage has all its thoughts
-    thoughts = [train.schedule(args, stage, [5], fewer)[1] for stage, fewer in (train.stage_at(e, args, 3) for e in range(9))]
+    thoughts = [train.schedule(args, stage, [5], missing)[1] for stage, missing in (train.stage_at(e, args, 3) for e in range(9))]
     assert thoughts == [0, 1, 2, 3, 3, 3, 3, 3, 3]
 
 
