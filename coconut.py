@@ -138,7 +138,8 @@ def generate(gpt, batch, eos, max_new_tokens, stop=False, given=None):
         n = torch.minimum(n, 1 + ends.int().argmax(dim=1))
         mask[:, Tq:] = i < n[:, None]
     hidden, cache, mask = speak(gpt, first, batch.length, n, thoughts, cache, mask)
-    position, written = batch.length + n + 1, []
+    position = batch.length + n + 1
+    written = []
     while True:
         word = gpt.logits(hidden[:, -1]).argmax(-1, keepdim=True)           # (B, 1)
         written.append(word)

@@ -256,7 +256,8 @@ def generate(name, sizes, seed=0, **options):
     """
     seen, sets = set(), {}
     for split in sorted(sizes, key=("test", "valid", "train", "easy").index):
-        rng, problems, again = random.Random(f"{name} {split} {seed}"), [], 0
+        rng = random.Random(f"{name} {split} {seed}")
+        problems, again = [], 0
         while len(problems) < sizes[split]:
             problem = GENERATORS[name](rng, **options, **({"easy": True} if split == "easy" else {}))
             again = again + 1 if problem.question in seen else 0

@@ -115,7 +115,8 @@ def tree(gpt, tokenizer, problem, run):
     the end of each.
     """
     edges, path = list(data.told_edges(problem.question).values()), path_of(problem)
-    rows, (_, ahead) = [], lead(problem)
+    _, ahead = lead(problem)
+    rows = []
     values = {k + ahead: node_values(gpt, tokenizer, problem, run, k)
               for k in range(1 - ahead, len(path) - 1)}
 
@@ -296,7 +297,8 @@ def compare(runs, problems):
         n = train.fillers_asked(run, stage)
         texts, *_ = train.ask(gpt, tokenizer, problems, run, n, run.stop == "classifier")
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
-    steps, rows, tests = [len(p.steps) for p in problems], [], []
+    steps = [len(p.steps) for p in problems]
+    rows, tests = [], []
     for some in [*sorted(set(steps)), "all"]:
         which = [i for i, s in enumerate(steps) if some in (s, "all")]
         rows.append((some, len(which), [sum(one[i] for i in which) for one in right]))

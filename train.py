@@ -211,7 +211,8 @@ def ask(gpt, tokenizer, problems, run, n, stop=False, given=None):
     stop: the run's classifier may end the thoughts earlier. given (P, j, C): vectors in place of the first j
     thoughts; or of pauses, which one by one are the same to the model as together.
     """
-    filler, answers = "thought" if given is not None else METHODS[run.method][0], []
+    filler = "thought" if given is not None else METHODS[run.method][0]
+    answers = []
     for start in range(0, len(problems), run.micro_batch):
         some = slice(start, start + run.micro_batch)
         rows = [data.encode(data.Tokens.of(p, tokenizer), tokenizer, filler, 0, n) for p in problems[some]]
@@ -231,7 +232,8 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage, missing=0):
 
     With --stop classifier also the mean number of thoughts, and how often it is the problem's own."""
     gpt.eval()
-    device, stop, loss, predicted = gpt.wte.weight.device, args.stop == "classifier", 0.0, 0
+    device, stop = gpt.wte.weight.device, args.stop == "classifier"
+    loss, predicted = 0.0, 0
     problems, tokens = problems[RANK::WORLD], [tokens[i] for i in range(RANK, len(tokens), WORLD)]
     for _, micros in batches(tokens, tokenizer, args, stage, missing):
         for micro in micros:
@@ -244,7 +246,7 @@ def evaluate(gpt, tokenizer, problems, tokens, args, stage, missing=0):
         texts, lengths, _, taken = ask(gpt, tokenizer, problems, args, n, stop)
     own = [schedule(args, stage, list(map(len, t.steps)), missing)[1] for t in tokens]
     mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
-    thought, same = int(taken.sum()), sum(map(int.__eq__, own, taken.tolist()))
+    thought, same = int(taken.sum()), sum(a == b for a, b in zip(own, taken.tolist()))
     counts = [loss, predicted, sum(lengths) + thought, thought, same, len(problems), len(mistakes)]
     loss, predicted, made, thought, same, total, wrong = summed(torch.tensor(counts, device=device)).tolist()
     result = dict(loss=loss / predicted, correct=int(total - wrong), total=int(total), tokens=made / total)
