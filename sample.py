@@ -155,9 +155,10 @@ def draw_tree(plt, rows):
 # Over the whole test set.
 
 def sweep(gpt, tokenizer, problems, run):
-    """After k = 0 ... K steps of thought: rows (k, answers right, {class of path: problems})."""
+    """After k = 0 ... K steps of thought (0 alone, if the method has neither thoughts nor pauses): rows
+    (k, answers right, {class of path: problems})."""
     rows = []
-    for k in range(run.stages + 1):
+    for k in range(run.stages + 1) if train.METHODS[run.method][0] else [0]:
         texts, *_ = train.ask(gpt, tokenizer, problems, run, k * run.c)
         classes = Counter(data.classify_path(p, text, k > 0) for p, text in zip(problems, texts))
         rows.append((k, sum(map(data.grade, problems, texts)), classes))
@@ -493,9 +494,10 @@ def look_at(args, gpt, tokenizer, run, stage, problems):
         raise Mistake("--sweep_thoughts classifies paths to a target, which only ProsQA has")
     if args.tree and (args.n or 1) > len(problems):
         raise Mistake(f"--n {args.n}: there are {len(problems)} problems")
-    never = train.METHODS[run.method][1] == "removed"
-    if args.look in SEARCHES and (never or not run.mix):
-        why = "never wrote steps" if never else "was trained without --mix, and forgot how to write steps"
+    written = train.METHODS[run.method][1]
+    if args.look in SEARCHES and (written == "removed" or written != "kept" and not run.mix):
+        why = ("never wrote steps" if written == "removed" else
+               "was trained without --mix, and forgot how to write steps")
         print(f"warning: this run {why}: what it does after fewer thoughts says little about "
               "what it has thought by then")
 
@@ -531,7 +533,8 @@ def main(argv=None):
 
     runs = [train.open_run(path, device) for path in args.run]
     for path, (_, _, run, stage, last_stage) in zip(args.run, runs):
-        if (args.thoughts or args.look in THINKING) and train.METHODS[run.method][0] is None:
+        about_thoughts = args.thoughts or args.look in THINKING and not args.sweep_thoughts
+        if about_thoughts and train.METHODS[run.method][0] is None:
             raise Mistake(f"{path} was trained by {run.method}, without thoughts: leave that flag out")
         if stage < last_stage:
             print(f"note: {path} has come to stage {stage} of {last_stage} only")

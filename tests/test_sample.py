@@ -289,6 +289,18 @@ def test_a_sweep_of_a_run_without_mixing_warns(runs, tmp_path, capsys):
         assert ("warning: this run was trained without --mix" in capsys.readouterr().out) == warns
 
 
+def test_a_sweep_of_a_method_without_thoughts_is_of_what_it_always_writes(runs, tmp_path, capsys):
+    train.main([*TINY, "--method", "cot", "--mix", "0", "--out", str(tmp_path / "cot")])
+    for path in tmp_path / "cot", runs / "no_thought":
+        capsys.readouterr()
+        sample.main([str(path), "--sweep_thoughts"])
+        printed = capsys.readouterr().out
+        gpt, tokenizer, run, *_ = train.open_run(path, "cpu")
+        problems = data.problem_sets(run, ("test",))["test"]
+        right = sum(map(data.grade, problems, train.ask(gpt, tokenizer, problems, run, 0)[0]))
+        assert "warning" not in printed and [line.split()[:2] for line in printed.splitlines()[2:]] == [["0", f"{right / 8:.1%}"]]
+
+
 def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(monkeypatch, capsys):
     """The exact test against a sum over all 2^n outcomes."""
     problems = [data.Problem(f"{i}?", ["s"] * (1 + i % 2), str(i)) for i in range(12)]
