@@ -192,7 +192,7 @@ def load(path, device="cpu"):
     except Exception as e:
         why = e if isinstance(e, ValueError) else type(e).__name__
         raise Mistake(f"{path} is not a whole checkpoint of this program ({why}): "
-                         "train it again, or name another run") from None
+                      "train it again, or name another run") from None
     return gpt, saved
 
 

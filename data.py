@@ -187,7 +187,7 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
             break
     else:
         raise Mistake(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
-                         f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps, neg_steps or parents")
+                      f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps, neg_steps or parents")
     root = rng.choice(roots)
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
     neg_target = rng.choice(wrong[1 - root])
@@ -266,7 +266,7 @@ def generate(name, sizes, seed=0, **options):
                 problems.append(problem)
             elif again == 10_000:
                 raise Mistake(f"there are no {sizes[split]:,} different {name} problems of this kind: "
-                                 "ask for fewer, or for larger ones")
+                              "ask for fewer, or for larger ones")
         sets[split] = problems
     return sets
 
@@ -285,7 +285,7 @@ def read(path):
         wrong = [str(n) for n, match in enumerate(found, 1) if not match]
         if wrong:
             raise Mistake(f"{path}: {len(wrong)} lines are not 'question||steps #### answer': "
-                             + ", ".join(wrong[:10]) + ", ..." * (len(wrong) > 10))
+                          + ", ".join(wrong[:10]) + ", ..." * (len(wrong) > 10))
         return [Problem(match[1].strip(), match[2].split(), match[3].strip()) for match in found]
     if not isinstance(items, list) or not items:
         raise Mistake(f"{path}: expected a list of problems, each with question, steps and answer")
@@ -313,7 +313,7 @@ def _problem(item, where):
                 and all(isinstance(edge, list) and len(edge) == 2 for edge in edges)
                 and all(type(v) is int and 0 <= v < len(names) for v in (*nodes, *sum(edges, [])))):
             raise Mistake(f"{where}: its graph is not names (idx_to_symbol), edges between their numbers, "
-                             "and the numbers of root, target and neg_target")
+                          "and the numbers of root, target and neg_target")
     return Problem(item["question"], item["steps"], item["answer"], graph or None)
 
 
@@ -327,7 +327,7 @@ def load(path, splits=SPLITS):
         if len(files) != 1:
             found = " and ".join(f.name for f in files) or "none"
             raise Mistake(f"{path} must hold exactly one of {split}.json, <name>_{split}.json and "
-                             f"{split}.txt, but holds {found}")
+                          f"{split}.txt, but holds {found}")
         sets[split] = read(files[0])
     return sets
 
@@ -376,7 +376,7 @@ class Tokenizer:
                 gpt2 = tiktoken.get_encoding("gpt2")
             except OSError as e:
                 raise Mistake(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}): put "
-                                 "tiktoken's copy into a folder and set TIKTOKEN_CACHE_DIR to it") from None
+                              "tiktoken's copy into a folder and set TIKTOKEN_CACHE_DIR to it") from None
             pattern, ranks = gpt2._pat_str, gpt2._mergeable_ranks
         else:
             tokens = [bytes([i]) for i in range(256)] + [word.encode() for word in words]

@@ -179,16 +179,18 @@ class GPT(nn.Module):
         Heads are 64 wide, as in all official sizes, unless n_head is given. Nothing in the file is run
         (weights_only). A Mistake lists the tensors that are missing, unexpected or of another shape.
         """
-        path = name
+        path, sha256 = name, None
         if name in OFFICIAL:
             revision, sha256 = OFFICIAL[name]
             path = download(f"https://huggingface.co/openai-community/{name}/resolve/{revision}/"
                             "pytorch_model.bin", f"{name}-{revision[:8]}.bin", sha256)
+        if not Path(path).is_file():
+            raise Mistake(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:
-            if name in OFFICIAL:
-                Path(path).unlink(missing_ok=True)  # cut off, where no sha256 tells: got anew next time
+            if name in OFFICIAL and not sha256:
+                Path(path).unlink()                 # cut off, and no sha256 told: got anew next time
             raise Mistake(f"{path} does not hold a GPT-2: it is no file of tensors") from None
         try:
             weights = {}

@@ -248,7 +248,7 @@ def corrupt(gpt, tokenizer, problems, run, n):
 
     Noise has the mean and spread of the numbers in all thoughts of the test set. Whatever is put in is fed
     back as the input, so that thoughts after it see it; another order and another problem's are of the run's
-    own, untouched thoughts. Another problem is one with as many steps.
+    own, untouched thoughts. Another problem is one with as many steps, where there is one.
     """
     torch.manual_seed(0)
     pauses = train.METHODS[run.method][0] == "pause"        # all are given: left alone, thoughts would follow
@@ -257,17 +257,17 @@ def corrupt(gpt, tokenizer, problems, run, n):
     else:
         own = train.ask(gpt, tokenizer, problems, run, n)[2]                            # (P, n, C)
     noise = own.mean() + own.std() * torch.randn_like(own)
-    other = list(range(len(problems)))
+    other = [*range(1, len(problems)), 0]
     for steps in {len(p.steps) for p in problems}:
         alike = [i for i, p in enumerate(problems) if len(p.steps) == steps]
-        for i, j in zip(alike, alike[1:] + alike[:1]):
+        for i, j in zip(alike, alike[1:] + alike[:1] if len(alike) > 1 else []):
             other[i] = j
     shuffled = torch.stack([one[torch.randperm(n).to(one.device)] for one in own])
     cases = [(f"noise for the first {j} of {n}" if j else "untouched",
               torch.cat([noise[:, :j], own[:, j if pauses else n:]], dim=1)) for j in range(n + 1)]
     if not pauses:                                          # which are all alike
-        cases += [("in reverse order", own.flip(1)), ("in random order", shuffled),
-                  ("another problem's", own[other])]
+        cases += [("in reverse order", own.flip(1)), ("in random order", shuffled)]
+        cases += [("another problem's", own[other])] if len(problems) > 1 else []
     rows = []
     for what, given in cases:
         texts, *_ = train.ask(gpt, tokenizer, problems, run, n, given=given)
@@ -431,8 +431,8 @@ def save_plot(path, draw, *what):
 
 
 SEARCHES = ("tree", "sweep_thoughts", "parallel")       # what would be written after fewer thoughts
-THINKING = (*SEARCHES, "corrupt")                       # for runs with thoughts, or pauses in their places
-DRAWN = (*THINKING, "curve", "compare")
+THINKING = ("tree", "parallel", "corrupt")              # for runs with thoughts, or pauses in their places
+DRAWN = (*SEARCHES, "corrupt", "curve", "compare")
 DRAWN_FLAGS = f"--{', --'.join(DRAWN[:-1])} or --{DRAWN[-1]}"
 
 
@@ -476,12 +476,14 @@ def parse(argv):
         raise Mistake("--question is empty: ask something")
     if args.question and (args.n or args.dataset):
         raise Mistake("--question is one question: leave out --n and --dataset")
+    if args.init and (args.look or args.wrong or args.question):
+        raise Mistake("--init continues a --prompt: leave out what asks a run")
     if args.init == "scratch":
         raise Mistake("--init scratch has learned nothing: name gpt2, or a copy of it")
     several = args.look in ("curve", "table", "compare")
     if len(args.run) > 1 and not several or len(args.run) < 2 and args.compare:
         raise Mistake(f"{len(args.run)} runs are named: --compare takes two or more, --curve and --table "
-                         "any number, all else one")
+                      "any number, all else one")
     return args
 
 
@@ -494,8 +496,8 @@ def look_at(args, gpt, tokenizer, run, stage, problems):
         raise Mistake("--sweep_thoughts classifies paths to a target, which only ProsQA has")
     if args.tree and (args.n or 1) > len(problems):
         raise Mistake(f"--n {args.n}: there are {len(problems)} problems")
-    written = train.METHODS[run.method][1]
-    if args.look in SEARCHES and (written == "removed" or written != "kept" and not run.mix):
+    filler, written = train.METHODS[run.method]
+    if filler and args.look in SEARCHES and (written == "removed" or not run.mix):
         why = ("never wrote steps" if written == "removed" else
                "was trained without --mix, and forgot how to write steps")
         print(f"warning: this run {why}: what it does after fewer thoughts says little about "
@@ -533,14 +535,17 @@ def main(argv=None):
 
     runs = [train.open_run(path, device) for path in args.run]
     for path, (_, _, run, stage, last_stage) in zip(args.run, runs):
-        about_thoughts = args.thoughts or args.look in THINKING and not args.sweep_thoughts
-        if about_thoughts and train.METHODS[run.method][0] is None:
+        if (args.thoughts or args.look in THINKING) and train.METHODS[run.method][0] is None:
             raise Mistake(f"{path} was trained by {run.method}, without thoughts: leave that flag out")
         if stage < last_stage:
             print(f"note: {path} has come to stage {stage} of {last_stage} only")
     gpt, tokenizer, run, stage, _ = runs[0]
-    problems = ([data.Problem(args.question, [], "")] if args.question else
-                train.test_problems(args, run, args.run[0]))
+    if args.question:
+        problems = [data.Problem(args.question, [], "")]
+    else:
+        problems = train.test_problems(args, run, args.run[0])
+        for path, (_, tokenizer_there, *_) in zip(args.run, runs):
+            train.refuse_new_words(problems, tokenizer_there, path)
     if args.compare:
         flags = ("dataset", *list(data.PROBLEM_FLAGS)[3:])      # all but the sizes of the sets
         kinds = {str([vars(run).get(flag) for flag in flags]) for _, _, run, *_ in runs}

@@ -262,7 +262,7 @@ def tokenize(problems, tokenizer, args, block_size, split):
     lengths = ends[1:] - ends[:-1] + 2 + args.c * args.stages
     for i in (lengths > block_size).nonzero()[0]:
         raise Mistake(f"{split} problem {i} ('{problems[i].question[:40]}...') takes {lengths[i]} "
-                         f"positions, but the model has {block_size}")
+                      f"positions, but the model has {block_size}")
     return tokens
 
 
@@ -354,6 +354,7 @@ def first_model(args, problems):
                              n_embd=args.n_embd, dropout=args.dropout)), tokenizer
     if Path(args.init).is_dir():
         gpt, tokenizer, *_ = open_run(args.init, "cpu")
+        refuse_new_words(problems, tokenizer, args.init)
     else:
         gpt, tokenizer = pretrained(args.init)
         gpt.grow(like=tokenizer.encode("<<")[0], new=3)         # <bot>, <eot>, <pause>
@@ -415,7 +416,7 @@ def restore(saved, optimizers, out):
         return epoch, best, log_size, float(saved["seconds"])
     except (KeyError, TypeError, ValueError, AttributeError) as e:
         raise Mistake(f"{out}/last.pt is no state to go on from ({type(e).__name__}): "
-                         "begin another run") from None
+                      "begin another run") from None
 
 
 def train(args, out, device, gpt=None, saved=None):
@@ -449,7 +450,7 @@ def train(args, out, device, gpt=None, saved=None):
         log.truncate(min(log.tell(), log_size))                         # the lines of an epoch cut off
     size = sum(p.numel() for p in gpt.parameters())
     print(f"{args.method} on {args.dataset}: {len(tokens['train']):,} problems, {size:,} parameters, "
-          f"stages 0 to {last_stage}, epochs {begin + 1} to {args.epochs}, {device}, into {out}", flush=True)
+          f"stages 0 to {last_stage}, {begin} of {args.epochs} epochs done, {device}, into {out}", flush=True)
     if stage_at(args.epochs - 1, args, last_stage) != (last_stage, 0):
         print(f"note: {args.epochs} epochs end before the last stage: see --epochs and --epochs_per_stage")
 
@@ -510,13 +511,18 @@ def test_problems(args, run, out):
     return data.problem_sets(args, ("test",))["test"]
 
 
+def refuse_new_words(problems, tokenizer, run):
+    """A vocabulary of words spells out new ones in bytes, but its model knows nothing of them."""
+    words = set(data.Tokenizer.of(problems).words)
+    if tokenizer.words and len(words - set(tokenizer.words)) > len(words) / 2:
+        raise Mistake(f"most words of these problems are new to {run}: it was trained on others")
+
+
 def test(args, out, device):
     """The best checkpoint of the run in `out` on its own test problems, or on those of another --dataset."""
     gpt, tokenizer, run, stage, last_stage = open_run(out, device)
     problems = test_problems(args, run, out)
-    words = set(data.Tokenizer.of(problems).words)
-    if tokenizer.words and len(words - set(tokenizer.words)) > len(words) / 2:
-        raise Mistake(f"most words of {args.dataset} are new to {out}: it was trained on other problems")
+    refuse_new_words(problems, tokenizer, out)
     tokens = tokenize(problems, tokenizer, run, gpt.config.block_size, "test")
     result, mistakes = evaluate(gpt, tokenizer, problems, tokens, run, stage)
     for problem, text in mistakes[:5]:

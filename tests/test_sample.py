@@ -274,11 +274,15 @@ def test_curves_are_the_logs_validation_records(runs, capsys):
     ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "no log"), ("coconut", "--dataset nowhere.json --tree", "nowhere.json"),
     ("coconut", "--dataset prontoqa", "was trained on prosqa"), ("coconut", "--dataset {sums} --tree", "have a graph"),
     ("coconut", "--tree --n 9", "there are 8"), ("coconut", "--tree --plot nowhere/a.png", "folder that exists"), ("coconut/best.pt", "--curve", "no log"),
-    ("coconut", "--dataset {rules} --sweep_thoughts", "only ProsQA")])
+    ("coconut", "--dataset {rules} --sweep_thoughts", "only ProsQA"), ("coconut", "--dataset {other}", "words of these problems are new"),
+    ("coconut", "--names 38 --nodes 28", "words of these problems are new")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
-    (tmp_path / "sums.json").write_text(json.dumps([{"question": "1 + 1?", "steps": ["<<1+1=2>>"], "answer": "2"}]))
-    data.write(data.generate("prontoqa", {"test": 2})["test"], tmp_path / "rules.json")
-    assert says in refused([str(runs / run), *flags.format(sums=tmp_path / "sums.json", rules=tmp_path / "rules.json").split()], capsys)
+    (tmp_path / "other.json").write_text(json.dumps([{"question": "One and one?", "steps": ["<<1+1=2>>"], "answer": "Two"}]))
+    known = data.generate("prosqa", {"test": 2}, nodes=9, names=9, max_steps=3)["test"]
+    data.write([data.Problem(p.question.split(". ")[-1], p.steps, p.answer) for p in known], tmp_path / "sums.json")
+    data.write([data.Problem(p.question, p.steps, "True") for p in known], tmp_path / "rules.json")
+    files = {name: tmp_path / f"{name}.json" for name in ("sums", "rules", "other")}
+    assert says in refused([str(runs / run), *flags.format(**files).split()], capsys)
 
 
 def test_a_sweep_of_a_run_without_mixing_warns(runs, tmp_path, capsys):
