@@ -21,7 +21,7 @@ FLAGS = {
     "setting": ("", "--setting paper --init scratch", "quickly"), "c": ("", "--c 2", "0"), "stages": ("", "--stages 2", "0"),
     "epochs": ("", "--epochs 3", "0"), "epochs_first": ("", "--epochs_first 2", "-1"), "epochs_per_stage": ("", "--epochs_per_stage 2", "0"),
     "easy_epochs": (PRONTO, PRONTO[:-1] + "2", "-1"), "mix": ("--mix 0", "--mix 1", "1.5"), "detach_thoughts": ("", "--detach_thoughts", None),
-    "c_ramp": ("--c 2", "--c 2 --c_ramp", None), "stop": ("", "--stop classifier", "now"),
+    "c_ramp": ("--c 2 --epochs_per_stage 2", "--c 2 --epochs_per_stage 2 --c_ramp", None), "stop": ("", "--stop classifier", "now"),
     "icot_per_epoch": ("--method icot --epochs 9", "--method icot --epochs 9 --icot_per_epoch 2", "0"),
     "icot_all": ("--method icot", "--method icot --icot_all 10", "0"),
     "train_size": ("", "--train_size 50", "0"), "valid_size": ("", "--valid_size 5", "0"), "test_size": ("", "--test_size 7", "0"),
