@@ -82,7 +82,7 @@ def speak(gpt, language, length, n, thoughts, cache, mask):
     position = (length + n)[:, None] + torch.arange(Tl, device=language.device)
     if N:       # the last thought is still to be read; problems with fewer have a masked stand-in there
         position = torch.cat([(length + torch.clamp(n, max=N - 1))[:, None], position], dim=1)
-    position = position.clamp(max=gpt.config.block_size - 1)        # of padding, where the question is long
+    position = position.clamp(max=gpt.config.block_size - 1)        # of what nobody reads: padding, rows done
     mask = F.pad(mask, (0, Tl), value=True)                         # padding is last: nothing real sees it
     hidden, cache = gpt(x, position, mask, cache)
     return hidden[:, -Tl:], cache, mask
@@ -138,7 +138,6 @@ def generate(gpt, batch, eos, max_new_tokens, stop=False, given=None):
         n = torch.minimum(n, 1 + ends.int().argmax(dim=1))
         mask[:, Tq:] = i < n[:, None]
     hidden, cache, mask = speak(gpt, first, batch.length, n, thoughts, cache, mask)
-    position = batch.length + n + 1
     written = []
     while True:
         word = gpt.logits(hidden[:, -1]).argmax(-1, keepdim=True)           # (B, 1)
@@ -146,9 +145,8 @@ def generate(gpt, batch, eos, max_new_tokens, stop=False, given=None):
         done = (torch.cat(written, dim=1) == eos).any(dim=1) | (room <= len(written))
         if done.all():
             break
-        mask = F.pad(mask, (0, 1), value=True)
-        hidden, cache = gpt(gpt.embed(word), position[:, None].clamp(max=size - 1), mask, cache)
-        position = position + 1
+        length = batch.length + len(written)                # one word more; no thought is left to be read
+        hidden, cache, mask = speak(gpt, word, length, n, thoughts[:, :0], cache, mask)
     rows = [row[:most] for row, most in zip(torch.cat(written, dim=1).tolist(), room.tolist())]
     return [row[:row.index(eos) + 1] if eos in row else row for row in rows], thoughts, n
 

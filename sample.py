@@ -257,17 +257,16 @@ def corrupt(gpt, tokenizer, problems, run, n):
     else:
         own = train.ask(gpt, tokenizer, problems, run, n)[2]                            # (P, n, C)
     noise = own.mean() + own.std() * torch.randn_like(own)
-    other = [*range(1, len(problems)), 0]
-    for steps in {len(p.steps) for p in problems}:
-        alike = [i for i, p in enumerate(problems) if len(p.steps) == steps]
-        for i, j in zip(alike, alike[1:] + alike[:1] if len(alike) > 1 else []):
-            other[i] = j
-    shuffled = torch.stack([one[torch.randperm(n).to(one.device)] for one in own])
     cases = [(f"noise for the first {j} of {n}" if j else "untouched",
               torch.cat([noise[:, :j], own[:, j if pauses else n:]], dim=1)) for j in range(n + 1)]
     if not pauses:                                          # which are all alike
+        shuffled = torch.stack([one[torch.randperm(n).to(one.device)] for one in own])
         cases += [("in reverse order", own.flip(1)), ("in random order", shuffled)]
-        cases += [("another problem's", own[other])] if len(problems) > 1 else []
+    if not pauses and len(problems) > 1:
+        def another(i):                                     # the next one with as many steps, or the next one
+            others = [*range(i + 1, len(problems)), *range(i)]
+            return next((j for j in others if len(problems[j].steps) == len(problems[i].steps)), others[0])
+        cases.append(("another problem's", own[[another(i) for i in range(len(problems))]]))
     rows = []
     for what, given in cases:
         texts, *_ = train.ask(gpt, tokenizer, problems, run, n, given=given)
@@ -437,7 +436,7 @@ DRAWN_FLAGS = f"--{', --'.join(DRAWN[:-1])} or --{DRAWN[-1]}"
 
 
 def parse(argv):
-    """The command line, with what can be refused before any run is opened."""
+    """The command line, and as args.look which of the looks it asks for."""
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     add, count = parser.add_argument, data.number(int, 1)
     add("run", nargs="*", help="the run's folder (its best.pt is asked), or a checkpoint; or several")
@@ -461,8 +460,13 @@ def parse(argv):
     add("--prompt", help="with --init: the text to continue, by 50 tokens")
     add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
-
     args.look = next((flag for flag in (*DRAWN, "table") if vars(args)[flag]), None)
+    refuse(args)
+    return args
+
+
+def refuse(args):
+    """A Mistake where flags do not go together or lack another, before any run is opened."""
     if bool(args.run) == bool(args.init) or bool(args.init) != bool(args.prompt):
         raise Mistake("name a run to ask, or --init gpt2 with a --prompt to continue")
     if args.plot and args.look not in DRAWN:
@@ -484,7 +488,6 @@ def parse(argv):
     if len(args.run) > 1 and not several or len(args.run) < 2 and args.compare:
         raise Mistake(f"{len(args.run)} runs are named: --compare takes two or more, --curve and --table "
                       "any number, all else one")
-    return args
 
 
 def look_at(args, gpt, tokenizer, run, stage, problems):
@@ -518,6 +521,19 @@ def look_at(args, gpt, tokenizer, run, stage, problems):
     tell(*found)
     if args.plot:
         save_plot(args.plot, draw, *found)
+
+
+def show_answers(args, gpt, tokenizer, run, stage, problems):
+    """The problems, one after the other: what the model thought, in words, and what it wrote."""
+    n = train.fillers_asked(run, stage) if args.thoughts is None else args.thoughts
+    stop = run.stop == "classifier" and args.thoughts is None
+    texts, _, thoughts, number = train.ask(gpt, tokenizer, problems, run, n, stop)
+    right = list(map(data.grade, problems, texts))
+    for i, problem in enumerate(problems):
+        if not (args.wrong and right[i]):
+            show(problem, texts[i], in_words(gpt, tokenizer, thoughts[i, :number[i]]))
+    if problems[0].answer:
+        print(f"{sum(right)} of {len(problems)} right")
 
 
 def main(argv=None):
@@ -556,17 +572,7 @@ def main(argv=None):
         return save_plot(args.plot, draw_compare, *found) if args.plot else None
     if args.look:
         return look_at(args, gpt, tokenizer, run, stage, problems)
-
-    problems = problems[:args.n or (None if args.wrong else 3)]
-    n = train.fillers_asked(run, stage) if args.thoughts is None else args.thoughts
-    stop = run.stop == "classifier" and args.thoughts is None
-    texts, _, thoughts, number = train.ask(gpt, tokenizer, problems, run, n, stop)
-    right = list(map(data.grade, problems, texts))
-    for i, problem in enumerate(problems):
-        if not (args.wrong and right[i]):
-            show(problem, texts[i], in_words(gpt, tokenizer, thoughts[i, :number[i]]))
-    if problems[0].answer:
-        print(f"{sum(right)} of {len(problems)} right")
+    show_answers(args, gpt, tokenizer, run, stage, problems[:args.n or (None if args.wrong else 3)])
 
 
 if __name__ == "__main__":

@@ -89,6 +89,15 @@ def stage_at(epoch, args, last):
     return stage, 0
 
 
+def last_stage_of(args, longest):
+    """The last stage, if the longest written chain has so many steps: K, or K + 1 to remove what is left after
+    K; for iCoT the first without a chain; 0 for methods that never change it."""
+    written = METHODS[args.method][1]
+    if written == "staged":
+        return args.stages + (longest > args.stages)
+    return args.icot_all // args.icot_per_epoch + 1 if written == "by token" else 0
+
+
 # Defaults of the flags, by --setting and --dataset. "paper" is the paper's (Experiments, Setup). "quick"
 # takes minutes on two cores: how its values were found, and what each is worth, is in results/quick.md.
 PAPER = dict(init="gpt2", c=1, epochs=50, epochs_first=5, epochs_per_stage=5, easy_epochs=0, mix=0.0,
@@ -307,7 +316,7 @@ def settings_of(saved, path):
         args = parse([as_flag(flag, value) for flag, value in given.items()])
         complete(args)
         if not 0 <= saved["stage"] <= saved["last_stage"]:
-            raise Mistake(f"stage {saved['stage']} of {saved['last_stage']}")
+            raise ValueError(f"stage {saved['stage']} of {saved['last_stage']}")
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise Mistake(f"{path} does not hold a run of this program ({e}): name another") from None
     return args
@@ -427,8 +436,7 @@ def train(args, out, device, gpt=None, saved=None):
         if known := sum(p.question in seen for p in sets[split]):
             print(f"warning: {known} of {len(sets[split]):,} {split} questions are training questions too")
     args.stages = args.stages or longest or 1           # K
-    last_stage = {"staged": args.stages + (longest > args.stages),
-                  "by token": args.icot_all // args.icot_per_epoch + 1}.get(METHODS[args.method][1], 0)
+    last_stage = last_stage_of(args, longest)
     if saved:
         tokenizer = tokenizer_of(saved, gpt, out / "last.pt")
         if args.init == "scratch" and saved["words"] != data.Tokenizer.of(sets["train"]).words:
@@ -513,9 +521,10 @@ def test_problems(args, run, out):
 
 def refuse_new_words(problems, tokenizer, run):
     """A vocabulary of words spells out new ones in bytes, but its model knows nothing of them."""
-    words = set(data.Tokenizer.of(problems).words)
-    if tokenizer.words and len(words - set(tokenizer.words)) > len(words) / 2:
-        raise Mistake(f"most words of these problems are new to {run}: it was trained on others")
+    if tokenizer.words:                         # GPT-2's vocabulary has None
+        words = set(data.Tokenizer.of(problems).words)
+        if len(words - set(tokenizer.words)) > len(words) / 2:
+            raise Mistake(f"most words of these problems are new to {run}: it was trained on others")
 
 
 def test(args, out, device):

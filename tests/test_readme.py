@@ -84,3 +84,47 @@ def test_results_beside_a_log_are_its_test():
     pairs = [(logs[0], counts[0]) for logs, counts in pairs if len(logs) == len(counts) == 1]
     assert len(pairs) > 15
     assert not [pair for pair in pairs if pair[1] not in best_of_stages(pair[0])[1]]
+
+
+def printed():
+    """What the commands of results/thoughts.txt printed: (the runs and flags of each, its lines)."""
+    for block in re.split(r"^\$ python ", (ROOT / "results/thoughts.txt").read_text(), flags=re.M)[1:]:
+        command, *lines = block.splitlines()
+        runs = [Path(word).name for word in command.split() if word.startswith("runs/")]
+        yield runs, {word for word in command.split(" --")[1:] if not word.startswith(("plot", "test_size"))}, lines
+
+
+def row_of(start):
+    """The cells of the README's row that starts so."""
+    row, = re.findall(rf"^\| {re.escape(start)}.*$", README, re.M)
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("row, flags", [("500 as in training", set()), ("1,000 of 4 steps", {"min_steps 4", "max_steps 4"}),
+                                        ("1,000 denser graphs", {"parents 2.5"})])
+def test_the_comparison_of_methods_is_what_was_printed(row, flags):
+    told = {}
+    for runs, given, lines in printed():
+        if given == flags | {"compare"}:
+            share, = (line.split()[2:] for line in lines if line.split()[:1] == ["all"])
+            told |= {run: value.strip("%") for run, value in zip(runs, share)}
+    seeds = {"coconut": ("0-onecore", "1", "2"), "cot": "012", "pause_as_thought": "012"}
+    for cell, (method, names) in zip(row_of(row)[1:], seeds.items()):
+        assert cell.split(" %")[0].split(", ") == [told[f"prosqa-{method}-seed{name}"] for name in names]
+
+
+@pytest.mark.parametrize("row, runs", [
+    ("ProsQA, 14 nodes, Coconut, seed 0", ["prosqa-14nodes-coconut"]), ("the same, pause as thought", ["prosqa-14nodes-pause_as_thought"]),
+    ("ProsQA, 9 nodes, Coconut, seed 0", ["prosqa-coconut-seed0"]), ("the same, one core", ["prosqa-coconut-seed0-onecore"]),
+    ("the same, seed 1", ["prosqa-coconut-seed1"]), ("the same, seed 2", ["prosqa-coconut-seed2"]),
+    ("9 nodes, pause as thought", [f"prosqa-pause_as_thought-seed{i}" for i in range(3)]), ("ProntoQA, Coconut", ["prontoqa-coconut-seed0"])])
+def test_what_tampered_thoughts_do_is_what_was_printed(row, runs):
+    told = {}
+    for (run, *_), given, lines in printed():
+        if given == {"corrupt"}:
+            told[run] = {line[:30].strip(): re.search(r"(\d+)/", line)[1] for line in lines if "/" in line}
+    for run, untouched, noise in zip(runs, *(cell.split("; ") for cell in row_of(row)[1:3])):
+        assert untouched.split("/")[0] == told[run]["untouched"]
+        assert noise.split(", ") == [count for what, count in told[run].items() if what.startswith("noise")]
+    if row_of(row)[3]:
+        assert row_of(row)[3:] == [told[runs[0]]["in reverse order"], told[runs[0]]["another problem's"]]
