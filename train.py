@@ -90,8 +90,8 @@ def stage_at(epoch, args, last):
 
 
 def last_stage_of(args, longest):
-    """The last stage, if the longest written chain has so many steps: K, or K + 1 to remove what is left after
-    K; for iCoT the first without a chain; 0 for methods that never change it."""
+    """The last stage, if the longest written chain has so many steps: K, or K + 1 to remove what is left
+    after K; for iCoT the first without a chain; 0 for methods that never change it."""
     written = METHODS[args.method][1]
     if written == "staged":
         return args.stages + (longest > args.stages)
