@@ -43,7 +43,7 @@ def explicit_forward(gpt, question, n, language, detach=False):
     return gpt.logits(hidden[:, -language.size(1):])
 
 
-def think(gpt, question, length, n, detach=False, given=None):
+def think(gpt, question, length, n, detach=False, given=None, N=None):
     """Latent mode for a batch: read the questions, then feed all thoughts but the last back, one by one.
 
     question (B, Tq) ids padded on the right, length (B,) of each, n (B,) how many thoughts each takes; detach
@@ -52,7 +52,7 @@ def think(gpt, question, length, n, detach=False, given=None):
     and the cache with its mask (B, Tq + N), True where a column holds a token or a thought: the i-th thought
     is column Tq + i, at position length + i.
     """
-    Tq, N = question.size(1), int(n.max())
+    Tq, N = question.size(1), int(n.max()) if N is None else N
     column = torch.arange(Tq + N, device=question.device)
     mask = torch.where(column < Tq, column < length[:, None], column - Tq < n[:, None])
 
@@ -60,9 +60,8 @@ def think(gpt, question, length, n, detach=False, given=None):
         hidden = hidden if given is None or i >= given.size(1) else given[:, i, None]
         return hidden.detach() if detach else hidden
 
-    hidden, cache = gpt(gpt.embed(question))                                # pass 1: the question, once
-    row = torch.arange(len(length), device=length.device)
-    thoughts = [next_input(0, hidden[row, length - 1, None])]               # from where <bot> stands
+    hidden, cache = gpt(gpt.embed(question), only=length - 1)               # pass 1: the question, once
+    thoughts = [next_input(0, hidden)]                                      # from where <bot> stands
     for i in range(1, N):                                                   # passes 2 to N: one position each
         # A problem that is done thinking waits where its <eot> will be, unseen: mask hides what it adds.
         position = length + torch.clamp(n, max=i - 1)
@@ -101,16 +100,16 @@ def loss(gpt, batch, detach=False, stop=False):
     stop: add the classifier's binary cross-entropy, each thought's counting as much as a predicted token's.
     "Last" is a stage's last thought, also where written steps still follow it.
     """
-    thoughts, cache, mask = think(gpt, batch.question, batch.length, batch.n, detach)
+    thoughts, cache, mask = think(gpt, batch.question, batch.length, batch.n, detach, N=batch.N)
     hidden, _, _ = speak(gpt, batch.language, batch.length, batch.n, thoughts, cache, mask)
     hidden, target = hidden.flatten(0, 1)[batch.predicted], batch.target.flatten()[batch.predicted]
     value = F.cross_entropy(gpt.logits(hidden), target)             # the head sees only these: (predicted, V)
     if stop and thoughts.size(1):
         eot = batch.language[0, 0]      # where there are thoughts, all language begins with it
         left = batch.n[:, None] - 1 - torch.arange(thoughts.size(1), device=thoughts.device)    # (B, N)
-        scores, real = stop_scores(gpt, thoughts, eot), left >= 0
-        last = (left[real] == 0).to(scores.dtype)
-        wrong = F.binary_cross_entropy_with_logits(scores[real], last, reduction="sum")
+        scores = stop_scores(gpt, thoughts, eot)
+        last, real = (left == 0).to(scores.dtype), (left >= 0).to(scores.dtype)
+        wrong = F.binary_cross_entropy_with_logits(scores, last, real, reduction="sum")
         value = value + wrong / len(target)
     return value
 
@@ -202,8 +201,8 @@ def main():
     columns = "q1 q2 q3 q4 <bot> t1 t2 t3 <eot> l1 l2".split()
     forward, seen = gpt.forward, []
 
-    def told(x, *args):
-        hidden, cache = forward(x, *args)
+    def told(x, *args, **only):
+        hidden, cache = forward(x, *args, **only)
         end = columns_of(cache)
         seen.append(end)
         print(f"  pass {len(seen)}  input {str(tuple(x.shape)):12} {' '.join(columns[end - x.size(1):end])}")

@@ -497,13 +497,21 @@ class Batch:
     question: torch.Tensor      # (B, Tq) ids, padded on the right, where causal attention never looks
     length: torch.Tensor        # (B,) real tokens of each question
     n: torch.Tensor             # (B,) how many continuous thoughts each problem takes
+    N: int                      # the most of them
     language: torch.Tensor      # (B, Tl) input ids, padded on the right
     target: torch.Tensor        # (B, Tl) the id to predict at each place of `language`, -100 at padding
-    predicted: torch.Tensor     # (predicted,) where target.flatten() is no padding: found here on the CPU,
-                                # since picking by a condition would make a GPU wait
+    predicted: torch.Tensor     # (predicted,) where target.flatten() is no padding: found here on the CPU, as N
+                                # is, since to find them on a GPU would be to wait for it
 
     def to(self, device):
-        return Batch(*(value.to(device, non_blocking=True) for value in vars(self).values()))
+        """The batch on a device. To a GPU it is copied from pinned memory while the GPU goes on working."""
+        def copy(value):
+            if not isinstance(value, torch.Tensor):
+                return value
+            if torch.device(device).type == "cuda":
+                return value.pin_memory().to(device, non_blocking=True)
+            return value.to(device)
+        return Batch(*map(copy, vars(self).values()))
 
 
 def collate(sequences):
@@ -513,8 +521,8 @@ def collate(sequences):
         return torch.tensor([row + [value] * (width - len(row)) for row in rows])
     target = pad([s.language[1:] for s in sequences], -100)
     return Batch(pad([s.question for s in sequences]), torch.tensor([len(s.question) for s in sequences]),
-                 torch.tensor([s.n for s in sequences]), pad([s.language[:-1] for s in sequences]),
-                 target, (target.flatten() >= 0).nonzero()[:, 0])
+                 torch.tensor([s.n for s in sequences]), max(s.n for s in sequences),
+                 pad([s.language[:-1] for s in sequences]), target, (target.flatten() >= 0).nonzero()[:, 0])
 
 
 # ------------------------------------------------------------------------------------------------------------

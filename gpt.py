@@ -78,22 +78,29 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, bias, past):
+    def forward(self, x, bias, past, only=None):
         """x (B, T, C); bias, added to the scores, 0 or -inf, as (B or 1, 1, T or 1, S), or None: causal only;
-        past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each (B, nh, -, hs), or None.
-        Returns (B, T, C), and past with the new keys and values added."""
-        B, T, C = x.shape
-        qkv = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)                        # (B, nh, T, hs) each
-        dropout = self.dropout if self.training else 0.0
+        past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each (B, nh, -, hs), or None;
+        only (B,): in each row just this position asks, and all answer it with keys and values.
+        Returns (B, T, C), or (B, 1, C) with `only`, and past with the new keys and values added."""
+        B, _, C = x.shape
+        if only is None:
+            q, k, v = self.c_attn(x).split(C, dim=2)
+        else:
+            weights, biases = self.c_attn.weight.split([C, 2 * C]), self.c_attn.bias.split([C, 2 * C])
+            q = F.linear(x[torch.arange(B, device=x.device), only, None], weights[0], biases[0])
+            k, v = F.linear(x, weights[1], biases[1]).split(C, dim=2)
+        # Contiguous, or every product with a cached part would copy it, and keep the copy for the gradient.
+        q, k, v = (y.unflatten(2, (self.n_head, -1)).transpose(1, 2).contiguous() for y in (q, k, v))
+        dropout = self.dropout if self.training else 0.0                        # q, k, v (B, nh, T, hs)
         if past is None:
             present = [(k, v)]
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout,
                                                is_causal=bias is None)
         else:
-            # What the first pass left, the long question, is looked at where it lies: copying it together
-            # with the new for every thought would cost more than the thought. Only the later part grows, by
-            # concatenation, never overwritten: gradients flow on into earlier passes.
+            # What the first pass left, the long question, stays in its own tensor: to concatenate it with the
+            # new would copy it for every thought. Only the later part grows by concatenation, and nothing is
+            # overwritten: gradients flow on into earlier passes.
             first, *later = past
             if later:
                 k, v = torch.cat([later[0][0], k], dim=2), torch.cat([later[0][1], v], dim=2)
@@ -104,7 +111,7 @@ class CausalSelfAttention(nn.Module):
             weights = F.dropout(scores.softmax(dim=3), dropout).to(v.dtype)
             split = first[0].size(2)
             y = weights[..., :split] @ first[1] + weights[..., split:] @ v          # (B, nh, T, hs)
-        y = y.transpose(1, 2).reshape(B, T, C)
+        y = y.transpose(1, 2).flatten(2)                                            # (B, T, C)
         return self.resid_dropout(self.c_proj(y)), present
 
 
@@ -127,9 +134,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
         self.mlp = MLP(config)
 
-    def forward(self, x, bias, past):
-        attended, present = self.attn(self.ln_1(x), bias, past)
-        x = x + attended
+    def forward(self, x, bias, past, only=None):
+        attended, present = self.attn(self.ln_1(x), bias, past, only)
+        x = (x if only is None else x[torch.arange(len(x), device=x.device), only, None]) + attended
         return x + self.mlp(self.ln_2(x)), present
 
 
@@ -222,7 +229,7 @@ class GPT(nn.Module):
         """Language mode's input: ids (B, T) -> (B, T, C). forward adds positions, also to thoughts."""
         return self.wte(ids)
 
-    def forward(self, x, positions=None, mask=None, cache=None):
+    def forward(self, x, positions=None, mask=None, cache=None, only=None):
         """Run the transformer over T new input vectors.
 
         x          (B, T, C)  input embeddings: of words, or continuous thoughts
@@ -230,7 +237,10 @@ class GPT(nn.Module):
         mask       (B, S)     True at the columns, cached and new, that hold something; None when all do
         cache      per layer the keys and values of the first pass and of all later ones, as two pairs of
                    (B, nh, -, hs), together S - T columns; None at the start
-        Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
+        only       (B,)       at the start: the one position of each row whose hidden state is wanted. The last
+                   block then needs keys and values of all, but the rest of its work there alone
+        Returns the last hidden states (B, T, C), or (B, 1, C) with `only`, after the final layer norm, and
+        the cache, grown by T.
         """
         T, seen = x.size(1), columns_of(cache)
         if positions is None:
@@ -246,7 +256,12 @@ class GPT(nn.Module):
         x = self.drop(x + self.wpe(positions))
         grown = []
         for i, block in enumerate(self.h):
-            x, present = block(x, bias, cache[i] if cache else None)
+            if only is None or i < len(self.h) - 1:
+                x, present = block(x, bias, cache[i] if cache else None)
+            else:
+                before = torch.arange(T, device=x.device) <= only[:, None]                  # (B, T)
+                bias = torch.zeros_like(before, dtype=x.dtype).masked_fill(~before, -math.inf)
+                x, present = block(x, bias[:, None, None, :], None, only)
             grown.append(present)
         return self.ln_f(x), grown
 

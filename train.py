@@ -12,6 +12,7 @@ thought are gone and s * c continuous thoughts stand in their place, until at st
 
 import argparse
 import json
+import math
 import os
 import random
 import sys
@@ -135,6 +136,13 @@ def summed(tensor):
     return tensor
 
 
+def sum_gradients(parameters):
+    """Every gradient becomes its sum over the processes; all travel in one tensor."""
+    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+    for p, grad in zip(parameters, summed(flat).split([p.numel() for p in parameters])):
+        p.grad = grad.view_as(p)
+
+
 def batches(tokens, tokenizer, args, stage, missing=0, rng=None, alike=False):
     """The problems as batches of one stage, each a pair (how many tokens to predict, [micro-batch, ...]).
 
@@ -175,6 +183,35 @@ def batches(tokens, tokenizer, args, stage, missing=0, rng=None, alike=False):
         yield predicted, [data.collate(rows[start:start + size]) for start in range(0, len(rows), size)]
 
 
+class Muon(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024): momentum, but each matrix's update is replaced by the orthogonal matrix that is
+    nearest to it, so that all its directions are learned at one rate, rare ones too.
+
+    As torch.optim.Muon, in float32 (that one multiplies in bfloat16, which some CPUs only imitate, slowly) and
+    with matrices of one shape stacked.
+    """
+    def __init__(self, matrices, lr, weight_decay):
+        super().__init__(matrices, dict(lr=lr, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for shape in dict.fromkeys(p.shape for p in group["params"]):       # (rows, columns)
+                same = [p for p in group["params"] if p.shape == shape and p.grad is not None]
+                for p in same:
+                    momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                    momentum.lerp_(p.grad, 0.05)
+                x = torch.stack([p.grad.lerp(self.state[p]["momentum"], 0.95) for p in same])   # Nesterov's
+                x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+                for _ in range(5):      # Newton-Schulz: each step brings all singular values nearer to 1
+                    square = x @ x.mT if shape[0] <= shape[1] else x.mT @ x
+                    change = -4.7750 * square + 2.0315 * square @ square
+                    x = 3.4445 * x + (change @ x if shape[0] <= shape[1] else x @ change)
+                scale = group["lr"] * math.sqrt(max(1, shape[0] / shape[1]))
+                for p, update in zip(same, x):
+                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
+
+
 def make_optimizers(gpt, args):
     """AdamW for all (the paper), or, if muon_lr > 0, Muon for the blocks' matrices and AdamW for the rest."""
     matrices = [p for p in gpt.h.parameters() if p.dim() == 2] if args.muon_lr else []
@@ -184,7 +221,7 @@ def make_optimizers(gpt, args):
     optimizers = [torch.optim.AdamW(others, lr=args.lr, betas=betas, weight_decay=args.weight_decay,
                                     fused=True)]
     if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=args.muon_lr, weight_decay=args.weight_decay))
+        optimizers.append(Muon(matrices, args.muon_lr, args.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -199,17 +236,11 @@ def lr_factor(step, total, warmup, decay):
 
 
 def autocast(gpt, args):
-    """Within it matrix products are of bfloat16 numbers, if the run is --bf16; weights stay float32."""
-    return torch.autocast(gpt.wte.weight.device.type, torch.bfloat16, enabled=bool(args.bf16))
-
-
-def compile_blocks(gpt):
-    """Let torch.compile fuse each block's work on the question, the bulk of it. The passes of one thought
-    are of many shapes and mostly wait for their launch: they stay as they are."""
-    for block in gpt.h:
-        def forward(x, bias, past, plain=block.forward, fused=torch.compile(block.forward, dynamic=True)):
-            return fused(x, bias, past) if past is None else plain(x, bias, past)
-        block.forward = forward
+    """Within it a GPU multiplies matrices in bfloat16, unless --float32 or it would only imitate that, slowly.
+    Weights stay float32, and on other devices all does, wherever the run was trained."""
+    device = gpt.wte.weight.device.type
+    able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device, torch.bfloat16, enabled=able and not args.float32)
 
 
 @torch.no_grad()
@@ -337,7 +368,7 @@ def unusual(run):
     """The settings of a run that are not its table's, in words: what a table of results must keep apart."""
     usual = parse([f"--dataset={run.dataset}", f"--method={run.method}", f"--setting={run.setting}"])
     complete(usual)
-    apart = ("seed", "data_seed", "stages", "bf16", "compile", "micro_batch", *NOT_OF_A_RUN)
+    apart = ("seed", "data_seed", "stages", "micro_batch", *NOT_OF_A_RUN)
     other = {k: v for k, v in vars(run).items() if k not in apart and v != vars(usual)[k]}
     return " ".join([f"--setting {run.setting}"] * (run.setting != "quick")
                     + [as_flag(flag, value).replace("=", " ", 1) for flag, value in other.items()])
@@ -387,8 +418,9 @@ def train_epoch(gpt, optimizers, shuffled, steps, done, total, args, report):
     """One pass over the training problems: `steps` shuffled batches, after `done` of the run's `total`."""
     gpt.train()
     every, clock, device = max(1, steps // LINES_PER_EPOCH), time.time(), gpt.wte.weight.device
-    classifier = args.stop == "classifier"
-    for step, (predicted, micros) in enumerate(shuffled, start=1):
+    classifier, upcoming = args.stop == "classifier", next(shuffled)
+    for step in range(1, steps + 1):
+        predicted, micros = upcoming
         factor = lr_factor(done, total, args.warmup, args.decay)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["peak_lr"] * factor
@@ -399,10 +431,11 @@ def train_epoch(gpt, optimizers, shuffled, steps, done, total, args, report):
             part = part * (len(micro.predicted) / predicted)
             part.backward()
             loss += part.detach()
-        for p in gpt.parameters() if WORLD > 1 else ():
-            p.grad = summed(torch.zeros_like(p) if p.grad is None else p.grad)
+        if WORLD > 1:
+            sum_gradients(list(gpt.parameters()))
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
-        if not norm.isfinite():     # before it gets into the weights: the last checkpoint stays good
+        upcoming = next(shuffled, None)             # made while a GPU still works on this step ...
+        if not norm.isfinite():     # ... which is waited for here, before a bad step gets into the weights
             raise FloatingPointError(f"loss {summed(loss).item()}, gradient norm {norm.item()} "
                                      f"at step {step} of {steps}, learning rate {args.lr * factor:.1e}")
         for optimizer in optimizers:
@@ -444,8 +477,6 @@ def train(args, out, device, gpt=None, saved=None):
     else:
         gpt, tokenizer = first_model(args, sets["train"])
     gpt = gpt.to(device)
-    if args.compile:
-        compile_blocks(gpt)
     tokens = {split: tokenize(problems, tokenizer, args, gpt.config.block_size, split)
               for split, problems in sets.items()}
     steps = -(-len(tokens["train"]) // args.batch_size)     # per epoch
@@ -592,9 +623,7 @@ def parse(argv=None):
     add("--reset_optimizer", action=switch, help="a new optimizer at every stage")
     # speed
     add("--bucket", type=count, help="batches of problems of like length are cut from so many random ones")
-    add("--bf16", action=switch, help="bfloat16 in matrix products (default: on a GPU only)")
-    add("--compile", action=switch, default=False,
-        help="torch.compile the pass over the question (a minute's wait)")
+    add("--float32", action=switch, default=False, help="no bfloat16 in a GPU's matrix products")
     # the run
     add("--max_new_tokens", type=count, help="tokens to write, at most, in evaluation")
     add("--seed", type=number(int, 0, 2 ** 31), default=0, help="seed of weights and order (default: 0)")
@@ -628,8 +657,18 @@ def complete(args):
 
 
 def pick_device(name):
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    """The device that --device names; `auto` is the best there is. Of several processes each gets a GPU of its
+    own, or all compute on the CPU: gloo, which sums for them there, does not know mps."""
+    gpus = torch.cuda.device_count()
+    if WORLD > 1:
+        name = ("cuda" if gpus else "cpu") if name == "auto" else name
+        if name not in ("cpu", "cuda"):
+            raise Mistake(f"--device {name} is one device, but there are {WORLD} processes: say cpu or cuda")
+        if name == "cuda" and int(os.environ["LOCAL_WORLD_SIZE"]) > gpus:
+            raise Mistake(f"{os.environ['LOCAL_WORLD_SIZE']} processes need as many GPUs, but there are {gpus}: "
+                          "ask torchrun for fewer, or say --device cpu")
+    elif name == "auto":
+        name = "cuda" if gpus else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         if name.split(":")[0] in ("cpu", "cuda", "mps"):
             torch.empty(0, device=name)
@@ -665,8 +704,6 @@ def main(argv=None):
         print(f"no checkpoint in {out} yet: starting anew")
     args.dataset = args.dataset or "prosqa"
     complete(args)
-    if args.bf16 is None:                       # some GPUs only imitate it, slowly
-        args.bf16 = device.startswith("cuda") and torch.cuda.is_bf16_supported(including_emulation=False)
     try:
         train(args, out, device, gpt, saved)
     except KeyboardInterrupt:

@@ -2,11 +2,12 @@
 
     python tests/bench.py                   the small model, on a GPU the large one too: some minutes
     python tests/bench.py --model gpt2      only one of the two models
-    python tests/bench.py --no-bf16         float32 (default: bfloat16 autocast on a GPU only)
+    python tests/bench.py --float32         float32 on a GPU too (default: bfloat16 autocast there)
 
 Random ids in the shape of ProsQA in GPT-2's vocabulary: questions of 357 tokens, 4 steps of 10, an answer of 9;
 stage 6 has 6 thoughts and no step. "cached" is what training and sampling do (think, speak), "explicit" the
-definition that recomputes all in every pass, on the same batch in the same run.
+definition that recomputes all in every pass, in the same run (on at most 32 problems: it keeps all passes'
+activations). Training is with the paper's dropout of 0.1.
 
 FLOPs that the method needs for an example: each of its T = question + thoughts + language positions goes once
 through the blocks, 24 L C^2 multiply-adds' worth of FLOPs, and looks at those before it, 4 L C a pair; each
@@ -60,8 +61,8 @@ def flops(config, batch):
 
 
 class Bench:
-    def __init__(self, device, bf16, compiled):
-        self.device, self.bf16, self.compiled = device, bf16, compiled
+    def __init__(self, device, bf16):
+        self.device, self.bf16 = device, bf16
         self.dtype = torch.bfloat16 if bf16 else torch.float32
         size = 8192 if device == "cuda" else 2048
         a = torch.randn(size, size, dtype=self.dtype, device=device)
@@ -94,9 +95,7 @@ class Bench:
 
     def model(self, shape):
         torch.manual_seed(0)
-        gpt = GPT(GPTConfig(vocab_size=V, dropout=0.0, **shape)).to(self.device)
-        if self.compiled:
-            train.compile_blocks(gpt)
+        gpt = GPT(GPTConfig(vocab_size=V, **shape)).to(self.device)
         return gpt, torch.optim.AdamW(gpt.parameters(), lr=1e-4, fused=True)
 
     def step(self, gpt, optimizer, batch, explicit=False):
@@ -116,16 +115,14 @@ class Bench:
 
     def training(self, shape, size, times):
         gpt, optimizer = self.model(shape)
-        for stage in (0, 6):
-            batch = batch_of(size, stage, self.device)
-            for explicit in (False, True):
-                if explicit and stage == 0:
-                    continue
-                seconds, peak = self.timed(self.step(gpt, optimizer, batch, explicit), 1 if explicit else times)
-                places = batch.question.size(1) + stage + batch.language.size(1)
-                print(f"  training, stage {stage}, {'explicit' if explicit else 'cached':8} {size / seconds:9.2f} examples/s"
-                      f" {size * places / seconds:10,.0f} tokens/s {flops(gpt.config, batch) / seconds / self.peak:6.1%} of peak"
-                      f" {peak:6.1f} GiB", flush=True)
+        for stage, explicit in ((0, False), (6, False), (6, True)):
+            some = min(size, 32) if explicit else size
+            batch = batch_of(some, stage, self.device)
+            seconds, peak = self.timed(self.step(gpt, optimizer, batch, explicit), 1 if explicit else times)
+            places = batch.question.size(1) + stage + batch.language.size(1)
+            print(f"  training, stage {stage}, {'explicit' if explicit else 'cached':8} batch {some:3} {some / seconds:9.2f} examples/s"
+                  f" {some * places / seconds:10,.0f} tokens/s {flops(gpt.config, batch) / seconds / self.peak:6.1%} of peak"
+                  f" {peak:6.1f} GiB", flush=True)
 
     @torch.no_grad()
     def generation(self, shape, size, questions, explicit_questions):
@@ -151,11 +148,11 @@ class Bench:
 
     def cost_of_thoughts(self, shape, size, times):
         gpt, optimizer = self.model(shape)
-        first = None
-        for n in (0, 1, 2, 4, 8, 16, 32):
+        first, goals = None, {6: "   (goal: 1.4, better 1.2)", 32: "   (goal: 3)"}
+        for n in (0, 1, 2, 4, 6, 8, 16, 32):
             seconds, peak = self.timed(self.step(gpt, optimizer, batch_of(size, 6, self.device, n)), times)
             first = first or seconds
-            print(f"  {n:2} thoughts {1000 * seconds:9.1f} ms a step = {seconds / first:5.2f} of none   {peak:6.1f} GiB", flush=True)
+            print(f"  {n:2} thoughts {1000 * seconds:9.1f} ms a step = {seconds / first:5.2f} of none   {peak:6.1f} GiB{goals.get(n, '')}", flush=True)
 
     def data_share(self, shape, size, problems):
         """Of an epoch in train.py on questions of ProsQA's spread: examples a second, share of making batches."""
@@ -163,7 +160,7 @@ class Bench:
         args = train.parse(["--dataset", "prosqa", "--setting", "paper", "--init", "scratch", "--batch_size", str(size),
                             "--micro_batch", str(size), "--reset_optimizer"])
         train.complete(args)
-        args.stages, args.bf16, rng = 6, self.bf16, random.Random(0)
+        args.stages, args.float32, rng = 6, not self.bf16, random.Random(0)
         some, spent = [tokens(rng, 57) for _ in range(problems)], [0.0]
 
         def batches():
@@ -186,14 +183,13 @@ class Bench:
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", choices=MODELS)
-    parser.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available())
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--float32", action="store_true")
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
-    bench = Bench(device, args.bf16, args.compile)
+    bench = Bench(device, device == "cuda" and not args.float32)
     print(f"{time.strftime('%Y-%m-%d')} torch {torch.__version__} Python {platform.python_version()} {where} "
-          f"{'bfloat16 autocast' if args.bf16 else 'float32'}{', compiled' if args.compile else ''}, "
+          f"{'bfloat16 autocast' if bench.bf16 else 'float32'}, "
           f"peak {bench.peak / 1e12:.2f} TFLOP/s")
     for name, shape in MODELS.items():
         if name == (args.model or name):

@@ -125,6 +125,34 @@ def test_n_thoughts_take_n_plus_one_passes(gpt):
         assert len(passes) == (n + 1 if n else 2)                 # without thoughts: question, then language
 
 
+def test_a_thought_keeps_little_for_the_gradient():
+    """The question's keys and values are kept once, not copied for every thought."""
+    gpt = GPT(GPTConfig(vocab_size=V, block_size=320, n_layer=2, n_head=2, n_embd=16, dropout=0.0))
+    question, length, language = torch.randint(40, (4, 300)), torch.full((4,), 300), torch.randint(40, (4, 3))
+
+    def saved(n):
+        kept = {}
+        def keep(t):
+            kept[t.untyped_storage().data_ptr()] = (t.untyped_storage().nbytes(), t)
+            return t
+        n = torch.full((4,), n)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+            speak(gpt, language, length, n, *think(gpt, question, length, n))
+        return sum(size for size, _ in kept.values())
+    keys_and_values = 2 * 2 * 4 * 300 * 16 * 4          # of both layers, in bytes
+    assert (saved(8) - saved(2)) / 6 < 0.5 * keys_and_values
+
+
+def test_only_the_hidden_state_at_bot_is_computed_to_the_end_of_the_question(gpt, ragged):
+    """What the last block leaves out changes neither that state nor the cache."""
+    batch = collate(ragged)
+    hidden, cache = gpt(gpt.embed(batch.question))
+    short, same = gpt(gpt.embed(batch.question), only=batch.length - 1)
+    torch.testing.assert_close(short[:, 0], hidden[range(5), batch.length - 1], rtol=1e-9, atol=1e-12)
+    for one, other in zip(cache, same):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 def test_padding_does_not_change_the_loss(gpt, ragged):
     batch = collate(ragged)
     wide = collate(ragged)

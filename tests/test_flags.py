@@ -34,7 +34,7 @@ FLAGS = {
     "muon_lr": ("", "--muon_lr 0", "-1"), "warmup": ("", "--warmup 5", "-1"), "decay": ("", "--decay 0", "2"), "weight_decay": ("", "--weight_decay 0.5", "-1"),
     "reset_optimizer": ("", "--reset_optimizer", None), "max_new_tokens": ("", "--max_new_tokens 5", "0"), "seed": ("", "--seed 1", "-1"),
     "bucket": ("--easy_epochs 0", "--easy_epochs 0 --bucket 2", "0"),
-    "bf16": ("", "--bf16", None), "compile": ("", "", None), "device": ("", "", "abacus"), "out": ("", "", None), "resume": ("", "", None), "eval_only": ("", "", None)}
+    "float32": ("", "", None), "device": ("", "", "abacus"), "out": ("", "", None), "resume": ("", "", None), "eval_only": ("", "", None)}
 
 
 def actions(module, monkeypatch):
@@ -74,7 +74,7 @@ def outcome(out, flags):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flag", [f for f in FLAGS if f not in ("init", "compile", "device", "out", "resume", "eval_only")])
+@pytest.mark.parametrize("flag", [f for f in FLAGS if f not in ("init", "float32", "device", "out", "resume", "eval_only")])
 def test_every_flag_of_a_run_changes_something(tmp_path, flag, capsys):
     """The last five of FLAGS and --init have tests of their own in test_train.py."""
     before, after, _ = FLAGS[flag]
