@@ -18,7 +18,7 @@ Shapes: B batch, Tq question, N most thoughts in the batch, Tl language, C width
 """
 
 import os
-import zipfile
+import pickle
 from dataclasses import asdict
 
 import torch
@@ -63,7 +63,7 @@ def think(gpt, question, length, n, detach=False, given=None, N=None):
     hidden, cache = gpt(gpt.embed(question), only=length - 1)               # pass 1: the question, once
     thoughts = [next_input(0, hidden)]                                      # from where <bot> stands
     for i in range(1, N):                                                   # passes 2 to N: one position each
-        # A problem that is done thinking waits where its <eot> will be, unseen: mask hides what it adds.
+        # A problem that is done thinking computes a dummy where its <eot> will be: the mask hides it.
         position = length + torch.clamp(n, max=i - 1)
         hidden, cache = gpt(thoughts[-1], position[:, None], mask[:, :Tq + i], cache)
         thoughts.append(next_input(i, hidden))
@@ -165,29 +165,13 @@ def save(path, gpt, **extra):
 
 
 def load(path, device="cpu"):
-    """The model in a file that save wrote, and all else in it.
-
-    No code in the file is ever run (weights_only), and what it asks for but does not hold is never allocated.
-    Anything else than finite float32 weights of the shape that it names is a Mistake.
-    """
+    """The model in a file that save wrote, and all else in it. The file cannot run code (weights_only)."""
     try:
-        with zipfile.ZipFile(path) as z:
-            if any(item.compress_type for item in z.infolist()):
-                raise ValueError("it is compressed")        # and might unpack to more than the memory
         saved = torch.load(path, map_location=device, weights_only=True)
-        config, weights = GPTConfig(**saved["config"]), saved["model"]
-        if config.n_layer != sum(name.endswith(".ln_1.weight") for name in weights):
-            raise ValueError("it has another number of layers than it says")
-        with torch.device("meta"):                          # shapes without memory
-            gpt = GPT(config)
-        gpt.load_state_dict(weights, assign=True)
-        for name, p in gpt.named_parameters():
-            if p.dtype != torch.float32 or not p.is_contiguous() or not p.isfinite().all():
-                raise ValueError(f"{name} is not all finite float32 numbers")
-    except FileNotFoundError:
-        raise
-    except Exception as e:
-        why = e if isinstance(e, ValueError) else type(e).__name__
+        gpt = GPT(GPTConfig(**saved["config"])).to(device)
+        gpt.load_state_dict(saved["model"])
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
+        why = str(e).split("\n")[0]
         raise Mistake(f"{path} is not a whole checkpoint of this program ({why}): "
                       "train it again, or name another run") from None
     return gpt, saved

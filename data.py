@@ -13,7 +13,6 @@ sequences that Coconut trains on:
 
 import argparse
 import functools
-import hashlib
 import inspect
 import json
 import math
@@ -22,10 +21,9 @@ import random
 import re
 import sys
 from array import array
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import tiktoken
 import torch
 
@@ -38,6 +36,7 @@ class Problem:
     steps: list             # the written chain of thought, one sentence group per step
     answer: str
     graph: dict = None      # ProsQA only: idx_to_symbol, edges [[from, to], ...], root, target, neg_target
+    ids: tuple = field(default=None, compare=False)     # (question, [step, ...], answer) as tokens (Tokenizer.read)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -67,8 +66,6 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     plain: every rule begins with "Every" (the official generator also says "Each x" and "Xes are").
     easy: up to `hops` hops, and only some of the rules that the proof does not need (results/quick.md).
     """
-    if not 1 <= hops <= MAX_HOPS:
-        raise Mistake(f"{hops} hops: ProntoQA's concepts and families are enough for 1 to {MAX_HOPS}")
     hops = rng.randint(1, hops) if easy else hops
     names = rng.sample(CONCEPTS, 2 * hops + 4)
     chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # A_h ... A_0; D_h ... D_1
@@ -240,19 +237,17 @@ def _tell(rng, parents, path, neg_target, concepts, entities):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Sets of problems: generated, or read from the official files.
+# Sets of problems: generated, or read from files.
 
 GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
 SPLITS = ("train", "valid", "test")
-PAPER_SIZES = {"prontoqa": (9000, 200, 800), "prosqa": (17886, 300, 500)}
 
 
 def generate(name, sizes, seed=0, **options):
     """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes; no question occurs twice.
 
     Each set has its own random stream, so that another size of one leaves the others as they were. A set
-    named "easy" has easy problems. `options` go to the generator of `name`: hops and plain for prontoqa;
-    nodes, min_steps, max_steps, names, neg_steps, parents and even_steps for prosqa.
+    named "easy" has easy problems. `options` go to the generator of `name`.
     """
     seen, sets = set(), {}
     for split in sorted(sizes, key=("test", "valid", "train", "easy").index):
@@ -272,20 +267,17 @@ def generate(name, sizes, seed=0, **options):
 
 
 def read(path):
-    """Problems from one file: .json in the official format, or .txt in GSM8K-Aug's, a line each:
-    "question||step step #### answer". A Mistake names the file and the items or lines that are wrong."""
+    """The problems in a file: .json in the official format, a list of {"question", "steps", "answer"}, or .txt
+    in GSM8K-Aug's, a line each: "question||step step #### answer"."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         items = None if Path(path).suffix == ".txt" else json.loads(text)
-    except (ValueError, RecursionError) as e:
+    except ValueError as e:
         raise Mistake(f"{path} is not JSON or UTF-8 text: {e}") from None
     if items is None:
-        line = re.compile(r"\s*(\S.*?)\|\|(.*)####\s*(\S.*)")
-        found = [line.fullmatch(row) for row in text.rstrip().split("\n")]
-        wrong = [str(n) for n, match in enumerate(found, 1) if not match]
-        if wrong:
-            raise Mistake(f"{path}: {len(wrong)} lines are not 'question||steps #### answer': "
-                          + ", ".join(wrong[:10]) + ", ..." * (len(wrong) > 10))
+        found = [re.fullmatch(r"\s*(\S.*?)\|\|(.*)####\s*(\S.*)", line) for line in text.rstrip().split("\n")]
+        if None in found:
+            raise Mistake(f"{path}: line {1 + found.index(None)} is not 'question||steps #### answer'")
         return [Problem(match[1].strip(), match[2].split(), match[3].strip()) for match in found]
     if not isinstance(items, list) or not items:
         raise Mistake(f"{path}: expected a list of problems, each with question, steps and answer")
@@ -293,41 +285,30 @@ def read(path):
 
 
 def _problem(item, where):
-    if not isinstance(item, dict):
-        raise Mistake(f"{where}: expected question, steps and answer, found {type(item).__name__}")
     for field, kind in (("question", str), ("steps", list), ("answer", str)):
-        if not isinstance(item.get(field), kind):
+        if not isinstance(item, dict) or not isinstance(item.get(field), kind):
             raise Mistake(f"{where}: field '{field}' is missing or not a {kind.__name__}")
     if not all(isinstance(step, str) for step in item["steps"]):
         raise Mistake(f"{where}: field 'steps' is not a list of strings")
-    if not item["question"].strip():
-        raise Mistake(f"{where}: the question is empty")
-    try:
-        "".join([item["question"], *item["steps"], item["answer"]]).encode()
-    except UnicodeEncodeError as e:
-        raise Mistake(f"{where}: the text holds half a character: {e}") from None
     graph = {k: item[k] for k in ("idx_to_symbol", "edges", "root", "target", "neg_target") if k in item}
-    if graph:
-        names, edges, *nodes = map(graph.get, ("idx_to_symbol", "edges", "root", "target", "neg_target"))
-        if not (isinstance(names, list) and isinstance(edges, list) and all(isinstance(x, str) for x in names)
-                and all(isinstance(edge, list) and len(edge) == 2 for edge in edges)
-                and all(type(v) is int and 0 <= v < len(names) for v in (*nodes, *sum(edges, [])))):
-            raise Mistake(f"{where}: its graph is not names (idx_to_symbol), edges between their numbers, "
-                          "and the numbers of root, target and neg_target")
     return Problem(item["question"], item["steps"], item["answer"], graph or None)
 
 
-def load(path, splits=SPLITS):
+def write(problems, path):
+    """Problems to one .json file in the official format."""
+    items = [dict(question=p.question, steps=p.steps, answer=p.answer) | (p.graph or {}) for p in problems]
+    Path(path).write_text(json.dumps(items, indent=1), encoding="utf-8")
+
+
+def load(folder, splits=SPLITS):
     """The named splits of a folder: train.json (or x_train.json, or train.txt), valid.json, test.json."""
     sets = {}
     for split in splits:
-        files = (Path(path) / f"{split}.json", Path(path) / f"{split}.txt",
-                 *sorted(Path(path).glob(f"*_{split}.json")))
-        files = [f for f in files if f.is_file()]
+        files = [file for pattern in (f"{split}.json", f"{split}.txt", f"*_{split}.json")
+                 for file in sorted(Path(folder).glob(pattern))]
         if len(files) != 1:
-            found = " and ".join(f.name for f in files) or "none"
-            raise Mistake(f"{path} must hold exactly one of {split}.json, <name>_{split}.json and "
-                          f"{split}.txt, but holds {found}")
+            raise Mistake(f"{folder} must hold exactly one of {split}.json, <name>_{split}.json and {split}.txt,"
+                          f" but holds {' and '.join(file.name for file in files) or 'none'}")
         sets[split] = read(files[0])
     return sets
 
@@ -343,14 +324,8 @@ GSM8K = {
              "e464efa2713fbcf423bdbfb482c543a6a086188c3d97c294b1d19a70c2a515e8")}
 
 
-def write(problems, path):
-    """Problems to one .json file in the official format."""
-    items = [{k: v for k, v in asdict(p).items() if k != "graph"} | (p.graph or {}) for p in problems]
-    Path(path).write_text(json.dumps(items, indent=1), encoding="utf-8")
-
-
 # ------------------------------------------------------------------------------------------------------------
-# From text to tokens.
+# From text to tokens, and from tokens to the batches that the model reads.
 
 def visible(text):
     """The text with line ends and control characters spelled out, to print it."""
@@ -404,77 +379,17 @@ class Tokenizer:
         """One token for people: spaces and line ends made visible."""
         return visible(self.decode([i])).replace(" ", "_")
 
-
-@dataclass
-class Tokens:
-    """A problem in ids. Its pieces end where tokens end, so encoding each is encoding the whole text."""
-    question: list
-    steps: list         # one list of ids for each step
-    answer: list        # "### answer" and the end of text
-
-    @classmethod
-    def of(cls, problem, tokenizer):
-        steps = [tokenizer.encode(step + "\n") for step in problem.steps]
-        answer = tokenizer.encode("### " + problem.answer) + [tokenizer.eos]
-        return cls(tokenizer.encode(problem.question + "\n"), steps, answer)
+    def read(self, problems):
+        """Give every problem its ids. Pieces end where tokens end, so encoding each piece is encoding the
+        whole text. An array takes 4 bytes for an id: GSM8K has 385,620 problems."""
+        for p in problems:
+            question, *steps = (array("i", self.encode(text + "\n")) for text in (p.question, *p.steps))
+            p.ids = question, steps, array("i", self.encode("### " + p.answer) + [self.eos])
 
 
-class TokenSet:
-    """A set of problems in ids; item i is a Tokens, made when asked for. All pieces stand end to end in one
-    array, so that GSM8K's 385,620 problems take megabytes, not gigabytes.
-
-    ids (total,), ends: where in ids each piece ends, first: the number of each problem's first piece.
-    """
-    FORMAT = 1      # of the cache: another number makes old files worthless
-
-    def __init__(self, ids, ends, first):
-        self.ids, self.ends, self.first = ids, ends, first
-
-    @classmethod
-    def of(cls, problems, tokenizer, cache=None):
-        """The problems in ids. cache: an .npz file to keep them in, rebuilt when texts or words change."""
-        digest = hashlib.sha256(repr((cls.FORMAT, tokenizer.words)).encode())
-        for p in problems if cache else ():
-            digest.update(f"{p.question}\n{p.steps}\n{p.answer}\n".encode())
-        key = digest.hexdigest()
-        try:
-            with np.load(cache) as kept:
-                if str(kept["key"]) == key:
-                    return cls(kept["ids"], kept["ends"], kept["first"])
-        except Exception:                           # there is none yet, or not a whole one
-            pass
-        ids, ends, first = array("i"), array("q", [0]), array("q", [0])
-        for tokens in (Tokens.of(p, tokenizer) for p in problems):
-            for piece in (tokens.question, *tokens.steps, tokens.answer):
-                ids.extend(piece)
-                ends.append(len(ids))
-            first.append(len(ends) - 1)
-        made = cls(np.array(ids), np.array(ends), np.array(first))
-        if cache:
-            partial = f"{cache}.{os.getpid()}.partial"      # several processes may be at it
-            with open(partial, "wb") as f:
-                np.savez(f, key=key, **vars(made))
-            os.replace(partial, cache)
-        return made
-
-    def __len__(self):
-        return len(self.first) - 1
-
-    def __getitem__(self, i):
-        ends = self.ends[self.first[i]:self.first[i + 1] + 1].tolist()
-        question, *steps, answer = [self.ids[a:b].tolist() for a, b in zip(ends, ends[1:])]
-        return Tokens(question, steps, answer)
-
-
-@dataclass
-class Sequence:
-    question: list      # read in one pass; ends with <bot> (and the pauses) where there are fillers
-    n: int              # how many continuous thoughts follow
-    language: list      # language mode, to the end of text: a loss on all tokens but the first
-
-
-def encode(tokens, tokenizer, filler=None, removed=0, n=0):
-    """One training sequence, with the first `removed` tokens of the written chain replaced by `n` fillers.
+def encode(ids, tokenizer, filler=None, removed=0, n=0):
+    """One training sequence from a problem's ids: (question, how many thoughts follow it, language). The first
+    `removed` tokens of the written chain are replaced by `n` fillers.
 
     filler: "thought", "pause", or None, which does without <bot> and <eot> too. For the question "Tom is a x.
     Is Tom a y or z?", the steps "Tom is a x." and "Every x is a y.", the first removed, and n=1 thought:
@@ -485,11 +400,12 @@ def encode(tokens, tokenizer, filler=None, removed=0, n=0):
 
     Pauses are ordinary tokens, the same at every place, so they are read with the question, in the same pass.
     """
-    question, language = tokens.question, sum(tokens.steps, [])[removed:] + tokens.answer
+    question, steps, answer = ids
+    language = [i for step in steps for i in step][removed:] + [*answer]
     if filler is None:
-        return Sequence(question[:-1], 0, question[-1:] + language)
+        return [*question[:-1]], 0, [question[-1]] + language
     pauses = [tokenizer.pause] * n if filler == "pause" else []
-    return Sequence(question + [tokenizer.bot] + pauses, n - len(pauses), [tokenizer.eot] + language)
+    return [*question, tokenizer.bot] + pauses, n - len(pauses), [tokenizer.eot] + language
 
 
 @dataclass
@@ -515,14 +431,15 @@ class Batch:
 
 
 def collate(sequences):
-    """Sequences to one Batch; rows shorter than the longest end in padding (id 0, or -100 in the target)."""
+    """Sequences from `encode` to one Batch; rows shorter than the longest end in padding (id 0, or -100 in the
+    target)."""
     def pad(rows, value=0):
         width = max(map(len, rows))
         return torch.tensor([row + [value] * (width - len(row)) for row in rows])
-    target = pad([s.language[1:] for s in sequences], -100)
-    return Batch(pad([s.question for s in sequences]), torch.tensor([len(s.question) for s in sequences]),
-                 torch.tensor([s.n for s in sequences]), max(s.n for s in sequences),
-                 pad([s.language[:-1] for s in sequences]), target, (target.flatten() >= 0).nonzero()[:, 0])
+    questions, n, languages = zip(*sequences)
+    target = pad([language[1:] for language in languages], -100)
+    return Batch(pad(questions), torch.tensor([len(question) for question in questions]), torch.tensor(n), max(n),
+                 pad([language[:-1] for language in languages]), target, (target.flatten() >= 0).nonzero()[:, 0])
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -592,18 +509,19 @@ def classify_path(problem, text, partial=False):
 
 def worked_example(problem, tokenizer):
     """The problem as Coconut sees it (c = 1), at first, half way and last: what it reads and predicts."""
-    tokens = Tokens.of(problem, tokenizer)
-    K = len(problem.steps)
+    tokenizer.read([problem])
+    K, show = len(problem.steps), tokenizer.show
     lines = [problem.question, *(f"  step {i}  {step}" for i, step in enumerate(problem.steps, 1)),
              f"  answer  {problem.answer}"]
     for stage in sorted({0, K // 2, K}):
-        s = encode(tokens, tokenizer, "thought", sum(map(len, tokens.steps[:stage])), stage)
-        lines += ["", f"stage {stage}: {stage} of {K} steps replaced, {s.n} thoughts, "
-                      f"loss on {len(s.language) - 1} tokens"]
-        tail = min(6, len(s.question))                      # the question is long; its end will do
-        read = [f"{len(s.question) - tail} tokens", *map(tokenizer.show, s.question[-tail:]),
-                *(f"t{i + 1}" for i in range(s.n)), *map(tokenizer.show, s.language[:-1])]
-        predicted = [""] * (1 + tail + s.n) + list(map(tokenizer.show, s.language[1:]))
+        removed = sum(map(len, problem.ids[1][:stage]))
+        question, n, language = encode(problem.ids, tokenizer, "thought", removed, stage)
+        lines += ["", f"stage {stage}: {stage} of {K} steps replaced, {n} thoughts, "
+                      f"loss on {len(language) - 1} tokens"]
+        tail = min(6, len(question))                        # the question is long; its end will do
+        read = [f"{len(question) - tail} tokens", *map(show, question[-tail:]),
+                *(f"t{i + 1}" for i in range(n)), *map(show, language[:-1])]
+        predicted = [""] * (1 + tail + n) + list(map(show, language[1:]))
         lines += columns({"input": read, "predict": predicted})
     return "\n".join(lines)
 
@@ -621,83 +539,105 @@ def columns(rows, width=100):
     return [line.rstrip() for lines in folds for line in lines]
 
 
-# What data.py, train.py and sample.py share of their command lines.
+# ------------------------------------------------------------------------------------------------------------
+# What the command lines of data.py, train.py and sample.py share.
 
-class Parser(argparse.ArgumentParser):
-    """Mistakes on the command line get one line, like all others, and not the usage as well."""
-    def error(self, message):
-        raise Mistake(message)
+COUNT, SHARE, RATE = (1, math.inf), (0, 1), (0, math.inf)       # limits of numbers in a table of settings
+
+# Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
+# limits or choices, help. data.py itself takes the paper's.
+PROBLEM_SETTINGS = {
+    "train_size": (20000, {"prontoqa": 9000, "other": 17886}, COUNT, "training problems"),
+    "valid_size": ({"prontoqa": 200, "other": 300}, {"prontoqa": 200, "other": 300}, COUNT, "validation problems"),
+    "test_size":  ({"prontoqa": 800, "other": 500}, {"prontoqa": 800, "other": 500}, COUNT, "test problems"),
+    "hops":       (2, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
+    "plain":      (True, False, None, 'ProntoQA: begin every rule with "Every"'),
+    "nodes":      (9, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
+    "min_steps":  (3, 3, COUNT, "ProsQA: fewest reasoning steps of a problem"),
+    "max_steps":  (3, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
+    "names":      (9, 38, COUNT, "ProsQA: how many concept and entity names to use, of 38 and 17"),
+    "neg_steps":  (2, 1, COUNT, "ProsQA: fewest steps to the wrong answer"),
+    "parents":    (1.5, 1.5, (0, 20), "ProsQA: parents of a node, on average"),
+    "even_steps": (False, False, None, "ProsQA: as many problems of each number of steps"),
+    "data_seed":  (0, 0, (0, 2 ** 31), "seed of the generated problems")}
 
 
-def number(kind, low, high=float("inf")):
+def defaults(table, setting, dataset):
+    """{flag: value} of a table's column."""
+    cells = {flag: row[("quick", "paper").index(setting)] for flag, row in table.items()}
+    return {flag: cell.get(dataset, cell["other"]) if isinstance(cell, dict) else cell
+            for flag, cell in cells.items()}
+
+
+def add_flags(parser, table):
+    """A flag for each row of a table of settings; those not typed are absent from what parse_args returns."""
+    def told(cell):
+        return ", ".join(f"{v} for {k}" for k, v in cell.items()) if isinstance(cell, dict) else cell
+    for flag, (quick, paper, limits, about) in table.items():
+        value = next(iter(quick.values())) if isinstance(quick, dict) else quick
+        kind = (dict(action=argparse.BooleanOptionalAction) if isinstance(value, bool) else
+                dict(choices=limits) if isinstance(value, str) else dict(type=number(type(value), *limits)))
+        usual = f"default: {told(quick)}" + (f"; in the paper setting {told(paper)}" if paper != quick else "")
+        parser.add_argument(f"--{flag}", default=argparse.SUPPRESS, help=f"{about} ({usual})", **kind)
+
+
+def number(kind, low, high=math.inf):
     """An argparse type: an int or float between low and high."""
     def convert(text):
         value = kind(text)
         if not low <= value <= high or math.isinf(value):
-            bounds = f"at least {low}" if high == float("inf") else f"between {low} and {high}"
+            bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
             raise argparse.ArgumentTypeError(f"{text} is not {bounds}")
         return value
     convert.__name__ = kind.__name__        # argparse names it when the text is no number at all
     return convert
 
 
-_count, _switch = number(int, 1), argparse.BooleanOptionalAction
-PROBLEM_FLAGS = {
-    "train_size": dict(type=_count, help="training problems"),
-    "valid_size": dict(type=_count, help="validation problems"),
-    "test_size": dict(type=_count, help="test problems"),
-    "hops": dict(type=int, help=f"ProntoQA: deduction hops of a problem, 1 to {MAX_HOPS}"),
-    "plain": dict(action=_switch, help='ProntoQA: begin every rule with "Every"'),
-    "nodes": dict(type=_count, help="ProsQA: nodes of a graph, before those without any edge are dropped"),
-    "min_steps": dict(type=_count, help="ProsQA: fewest reasoning steps of a problem"),
-    "max_steps": dict(type=_count, help="ProsQA: most reasoning steps of a problem"),
-    "names": dict(type=_count, help="ProsQA: how many concept and entity names to use (default: 38, 17)"),
-    "neg_steps": dict(type=_count, help="ProsQA: fewest steps to the wrong answer (default: 1)"),
-    "parents": dict(type=number(float, 0, 20), help="ProsQA: parents of a node, on average (default: 1.5)"),
-    "even_steps": dict(action=_switch, help="ProsQA: as many problems of each number of steps"),
-    "data_seed": dict(type=int, help="seed of the generated problems (default: 0)")}
+def problem_flags(dataset):
+    """The flags of PROBLEM_SETTINGS that a dataset takes: a folder or gsm8k has problems of its own, so none."""
+    takes = inspect.signature(GENERATORS[dataset]).parameters if dataset in GENERATORS else ()
+    always = ("train_size", "valid_size", "test_size", "data_seed")
+    return [flag for flag in PROBLEM_SETTINGS if flag in takes or takes and flag in always]
 
 
-def add_problem_flags(parser):
-    """Flags for generated problems. None leaves the choice to the setting's table, or to the generator."""
-    for flag, about in PROBLEM_FLAGS.items():
-        parser.add_argument(f"--{flag}", **about)
+def merged(base, typed):
+    """Settings, {flag: value}, with typed flags in their place. One that the dataset does not take is refused."""
+    settings = argparse.Namespace(**base | typed)
+    for flag in typed:
+        if flag in PROBLEM_SETTINGS and flag not in problem_flags(settings.dataset):
+            raise Mistake(f"--{flag} does not apply to {settings.dataset}: leave it out")
+    return settings
 
 
-def problem_sets(args, splits=SPLITS):
-    """The problems that args.dataset and the problem flags ask for: {"train": [Problem, ...], "valid": ...}.
-
-    A generated dataset, gsm8k, a folder, or, where only test problems are wanted, one file.
-    """
-    given = {flag: vars(args)[flag] for flag in PROBLEM_FLAGS if vars(args).get(flag) is not None}
-    takes = inspect.signature(GENERATORS[args.dataset]).parameters if args.dataset in GENERATORS else {}
-    if vars(args).get("easy_epochs") and not takes:
-        raise Mistake(f"--easy_epochs does not apply to {args.dataset}: leave it out")
-    if args.dataset in GENERATORS:
-        seed = given.pop("data_seed", 0)
-        sizes = dict(zip(SPLITS, PAPER_SIZES[args.dataset]))
-        sizes = {s: given.pop(f"{s}_size", size) * (s in splits) for s, size in sizes.items()}
-        if vars(args).get("easy_epochs") and "train" in splits:
+def problem_sets(settings, splits=SPLITS):
+    """The problems of settings.dataset: {"train": [Problem, ...], "valid": ...}. It is the name of a generated
+    dataset, gsm8k, a folder, or, where only test problems are wanted, one file."""
+    dataset = settings.dataset
+    if dataset in GENERATORS:
+        options = {flag: getattr(settings, flag) for flag in problem_flags(dataset)}
+        sizes = {split: options.pop(f"{split}_size") * (split in splits) for split in SPLITS}
+        if "train" in splits and vars(settings).get("easy_epochs"):
             sizes["easy"] = sizes["train"]
-        for flag in given.keys() - takes.keys():
-            raise Mistake(f"--{flag} does not apply to {args.dataset}: leave it out")
-        return generate(args.dataset, sizes, seed, **given)
-    for flag in given:
-        raise Mistake(f"--{flag} is for generated problems, and {args.dataset} has its own: leave it out")
-    if args.dataset == "gsm8k":
-        files = {split: download(GSM8K[split][0], f"gsm8k-{split}.txt", GSM8K[split][1]) for split in splits}
-        return {split: read(path) for split, path in files.items()}
-    if Path(args.dataset).is_file() and splits == ("test",):
-        return {"test": read(args.dataset)}
-    if Path(args.dataset).is_file():
-        raise Mistake(f"{args.dataset} is one file, which is enough only for --eval_only: name a folder")
-    if not Path(args.dataset).is_dir():
-        raise Mistake(f"unknown dataset {args.dataset}: say prontoqa, prosqa or gsm8k, or name a folder")
-    return load(args.dataset, splits)
+        return generate(dataset, sizes, options.pop("data_seed"), **options)
+    if dataset == "gsm8k":
+        return {split: read(download(GSM8K[split][0], f"gsm8k-{split}.txt", GSM8K[split][1])) for split in splits}
+    if Path(dataset).is_file() and splits == ("test",):
+        return {"test": read(dataset)}
+    if Path(dataset).is_file():
+        raise Mistake(f"{dataset} is one file, which is enough only for --eval_only: name a folder")
+    if not Path(dataset).is_dir():
+        raise Mistake(f"unknown dataset {dataset}: say prontoqa, prosqa or gsm8k, or name a folder")
+    return load(dataset, splits)
+
+
+class Parser(argparse.ArgumentParser):
+    """A wrong flag gets one line, like every user error, and not the usage as well."""
+    def error(self, message):
+        raise Mistake(message)
 
 
 def run_or_explain(main):
-    """Run a command. A mistake that its user can mend gets one line and exit code 2, not a traceback."""
+    """Run a command. A user error is printed in one line, without a traceback, and ends it with exit code 2."""
     try:
         main()
     except BrokenPipeError:                 # the reader of our output, such as head, has seen enough
@@ -715,18 +655,18 @@ def main(argv=None):
     parser.add_argument("dataset", nargs="?", default="prosqa",
                         help="prontoqa, prosqa (default), gsm8k, or a folder of problems in official format")
     parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
-    add_problem_flags(parser)
+    add_flags(parser, PROBLEM_SETTINGS)
     args = parser.parse_args(argv)
+    settings = merged(defaults(PROBLEM_SETTINGS, "paper", args.dataset), vars(args))
     if args.out:
-        sets = problem_sets(args)
         Path(args.out).mkdir(parents=True, exist_ok=True)
-        for split, problems in sets.items():
+        for split, problems in problem_sets(settings).items():
             write(problems, Path(args.out) / f"{split}.json")
             print(f"{len(problems):,} problems in {Path(args.out) / split}.json")
     else:
-        if args.dataset in GENERATORS:
-            args.train_size = args.train_size or 500    # enough for every word to occur
-        problems = problem_sets(args, ("train",))["train"]
+        if "train_size" not in args:
+            settings.train_size = 500                   # enough for every word to occur
+        problems = problem_sets(settings, ("train",))["train"]
         print(worked_example(problems[0], Tokenizer.of(problems)))
 
 

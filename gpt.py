@@ -16,6 +16,7 @@ Shapes: B batch, T new positions, S cached and new ones, C = n_embd, nh heads of
 """
 
 import math
+import pickle
 import socket
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -26,15 +27,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
-# The official weights, on huggingface.co: a revision, and the file's sha256 where it is known.
-OFFICIAL = {
-    "gpt2": ("607a30d783dfa663caf39e06633721c8d4cfcd7e",
-             "7c5d3f4b8b76583b422fcb9189ad6c89d5d97a094541ce8932dce3ecabde1421"),
-    "gpt2-medium": ("main", None), "gpt2-large": ("main", None), "gpt2-xl": ("main", None)}
-
-
 class Mistake(ValueError):
-    """What the user can mend. The commands tell it in one line; any other error keeps its traceback."""
+    """A user error, which the commands print in one line. Any other error is a bug and keeps its traceback."""
 
 
 @dataclass
@@ -45,22 +39,6 @@ class GPTConfig:
     n_head: int = 12
     n_embd: int = 768
     dropout: float = 0.1
-
-
-def download(url, name, sha256=None):
-    """The path of a file from the network, kept as `name` in torch.hub's cache folder and reused. It is moved
-    there only when its sha256 is right, where that is given: a broken download leaves nothing behind."""
-    path = Path(torch.hub.get_dir()) / "coconut" / name
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        print(f"downloading {url}")
-        socket.setdefaulttimeout(30)                # seconds without a byte
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
-        except (OSError, RuntimeError, HTTPException) as e:
-            why = " ".join(str(e).split())
-            raise Mistake(f"{url} could not be fetched ({why}): put a copy at {path}") from None
-    return path
 
 
 def columns_of(cache):
@@ -98,8 +76,8 @@ class CausalSelfAttention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout,
                                                is_causal=bias is None)
         else:
-            # What the first pass left, the long question, stays in its own tensor: to concatenate it with the
-            # new would copy it for every thought. Only the later part grows by concatenation, and nothing is
+            # The first pass's keys and values (the long question) stay in their own tensors, since concatenating
+            # would copy them for every thought. Only the later part grows by concatenation, and nothing is
             # overwritten: gradients flow on into earlier passes.
             first, *later = past
             if later:
@@ -160,70 +138,24 @@ class GPT(nn.Module):
     def reset(self):
         """Draw random weights: normal, biases 0; what ends a residual branch is divided by sqrt(2 * n_layer).
 
-        Differs from GPT-2, which draws all with a spread of 0.02. That suits its 768 dimensions and weeks of
-        training; narrow models hardly move from there for tens of thousands of problems. Here the spread
-        grows as the width shrinks (0.1 at width 64), words are three times as loud as the matrices, and the
-        learned positions begin as sinusoids, so that "the word before" need not be discovered.
+        Differs from GPT-2, whose standard deviation is 0.02 everywhere. That suits its 768 dimensions and weeks
+        of training; narrow models hardly move from there for tens of thousands of problems. Here it grows as
+        the width shrinks (0.1 at width 64), embeddings get three times that standard deviation, and the learned
+        positions begin as sinusoids, so that "the word before" need not be discovered.
         """
         C = self.config.n_embd
-        spread = 0.8 / math.sqrt(C)
+        std = 0.8 / math.sqrt(C)
         for name, p in self.named_parameters():
             if p.dim() == 2:
-                nn.init.normal_(p, std=spread)
+                nn.init.normal_(p, std=std)
             elif name.endswith("bias"):
                 nn.init.zeros_(p)
             if name.endswith("c_proj.weight"):
                 p /= math.sqrt(2 * self.config.n_layer)
-        nn.init.normal_(self.wte.weight, std=3 * spread)
+        nn.init.normal_(self.wte.weight, std=3 * std)
         half, position = C // 2, torch.arange(self.config.block_size)[:, None]
         angle = position * 10000 ** (-torch.arange(half) / half)    # (block_size, C/2)
-        self.wpe.weight[:, :2 * half] = 3 * spread * torch.cat([angle.sin(), angle.cos()], dim=1)
-
-    @classmethod
-    def from_pretrained(cls, name, n_head=None):
-        """GPT-2 with trained weights: an official name (OFFICIAL), or a local copy of a pytorch_model.bin.
-
-        Heads are 64 wide, as in all official sizes, unless n_head is given. Nothing in the file is run
-        (weights_only). A Mistake lists the tensors that are missing, unexpected or of another shape.
-        """
-        path, sha256 = name, None
-        if name in OFFICIAL:
-            revision, sha256 = OFFICIAL[name]
-            path = download(f"https://huggingface.co/openai-community/{name}/resolve/{revision}/"
-                            "pytorch_model.bin", f"{name}-{revision[:8]}.bin", sha256)
-        if not Path(path).is_file():
-            raise Mistake(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:
-            if name in OFFICIAL and not sha256:
-                Path(path).unlink()                 # cut off, and no sha256 told: got anew next time
-            raise Mistake(f"{path} does not hold a GPT-2: it is no file of tensors") from None
-        try:
-            weights = {}
-            for key, tensor in saved.items():
-                key = key.removeprefix("transformer.")
-                if key.endswith((".attn.bias", ".attn.masked_bias")) or key == "lm_head.weight":
-                    continue                        # the causal mask; the head, which is wte once more
-                stored_transposed = key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
-                weights[key] = tensor.t() if stored_transposed else tensor
-            (words, width), (places, _) = weights["wte.weight"].shape, weights["wpe.weight"].shape
-            layers = sum(key.endswith(".ln_1.weight") for key in weights)
-            gpt = cls(GPTConfig(words, places, layers, n_head or max(1, width // 64), width))
-            gpt.load_state_dict(weights)            # its message lists what does not fit
-        except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as e:
-            raise Mistake(f"{path} does not hold a GPT-2: {' '.join(str(e).split())}") from None
-        return gpt
-
-    @torch.no_grad()
-    def grow(self, like, new):
-        """Append `new` words, each with the embedding of word `like` (the official code's "<<", so that they
-        begin as something known), and pad the vocabulary to a multiple of 64, which GPUs multiply faster."""
-        old, V = self.wte.weight, self.config.vocab_size
-        unused = -(V + new) % 64                    # the mean word's score is never the highest
-        rows = [old, old[like].expand(new, -1), old.mean(dim=0).expand(unused, -1)]
-        self.wte = nn.Embedding.from_pretrained(torch.cat(rows), freeze=False)
-        self.config.vocab_size = V + new + unused
+        self.wpe.weight[:, :2 * half] = 3 * std * torch.cat([angle.sin(), angle.cos()], dim=1)
 
     def embed(self, ids):
         """Language mode's input: ids (B, T) -> (B, T, C). forward adds positions, also to thoughts."""
@@ -270,19 +202,79 @@ class GPT(nn.Module):
         return F.linear(hidden, self.wte.weight)
 
 
-def main():
-    """The sizes of GPT-2, and a small one that learns to write like this file, byte by byte."""
-    for name, layers, width in zip(OFFICIAL, (12, 24, 36, 48), (768, 1024, 1280, 1600)):
-        with torch.device("meta"):                      # shapes without memory
-            gpt = GPT(GPTConfig(n_layer=layers, n_head=width // 64, n_embd=width))
-        size = sum(p.numel() for p in gpt.parameters())
-        print(f"{name:12} {layers} layers, width {width:4}: {size:13,} parameters")
+# ------------------------------------------------------------------------------------------------------------
+# The official weights, on huggingface.co: for each model a revision, and the file's sha256 where it is known.
 
+OFFICIAL = {
+    "gpt2": ("607a30d783dfa663caf39e06633721c8d4cfcd7e",
+             "7c5d3f4b8b76583b422fcb9189ad6c89d5d97a094541ce8932dce3ecabde1421"),
+    "gpt2-medium": ("main", None), "gpt2-large": ("main", None), "gpt2-xl": ("main", None)}
+
+
+def download(url, name, sha256=None):
+    """The path of a file from the network, kept as `name` in torch.hub's cache folder and reused. It is moved
+    there only when it is whole and, where it is given, its sha256 is right."""
+    path = Path(torch.hub.get_dir()) / "coconut" / name
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        print(f"downloading {url}")
+        socket.setdefaulttimeout(30)                # seconds without a byte
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
+        except (OSError, RuntimeError, HTTPException) as e:
+            why = " ".join(str(e).split())
+            raise Mistake(f"{url} could not be fetched ({why}): put a copy at {path}") from None
+    return path
+
+
+def from_pretrained(name, n_head=None):
+    """GPT-2 with trained weights: an official name (OFFICIAL), or a local copy of a pytorch_model.bin.
+
+    Heads are 64 wide, as in all official sizes, unless n_head is given. The file cannot run code
+    (weights_only). What does not fit is listed by load_state_dict.
+    """
+    path = Path(name)
+    if name in OFFICIAL:
+        revision, sha256 = OFFICIAL[name]
+        path = download(f"https://huggingface.co/openai-community/{name}/resolve/{revision}/pytorch_model.bin",
+                        f"{name}-{revision[:8]}.bin", sha256)
+    if not path.is_file():
+        raise Mistake(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
+    try:
+        weights = {}
+        for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items():
+            key = key.removeprefix("transformer.")
+            if key.endswith((".attn.bias", ".attn.masked_bias")) or key == "lm_head.weight":
+                continue                            # the causal mask; the head, which is wte once more
+            stored_transposed = key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+            weights[key] = tensor.t() if stored_transposed else tensor
+        (words, width), (places, _) = weights["wte.weight"].shape, weights["wpe.weight"].shape
+        layers = sum(key.endswith(".ln_1.weight") for key in weights)
+        gpt = GPT(GPTConfig(words, places, layers, n_head or max(1, width // 64), width))
+        gpt.load_state_dict(weights)
+    except (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as e:
+        raise Mistake(f"{path} does not hold a GPT-2: {' '.join(str(e).split())}") from None
+    return gpt
+
+
+@torch.no_grad()
+def grow(gpt, like, new):
+    """Append `new` words, each with the embedding of word `like` (the official code's "<<", so that they begin
+    as something known), and pad the vocabulary to a multiple of 64, which GPUs multiply faster."""
+    old, V = gpt.wte.weight, gpt.config.vocab_size
+    unused = -(V + new) % 64                        # the mean word's score is never the highest
+    rows = [old, old[like].expand(new, -1), old.mean(dim=0).expand(unused, -1)]
+    gpt.wte = nn.Embedding.from_pretrained(torch.cat(rows), freeze=False)
+    gpt.config.vocab_size = V + new + unused
+
+
+def main():
+    """A small GPT-2 that learns to write like this file, byte by byte."""
     torch.manual_seed(0)
     text = torch.tensor(list(Path(__file__).read_bytes()))
     gpt = GPT(GPTConfig(vocab_size=128, block_size=256, n_layer=2, n_head=4, n_embd=64, dropout=0.0))
     optimizer = torch.optim.AdamW(gpt.parameters(), lr=3e-3)
-    print(f"\na {sum(p.numel() for p in gpt.parameters()):,} parameter one reads this file:")
+    print(f"{sum(p.numel() for p in gpt.parameters()):,} parameters read this file:")
     for step in range(301):
         starts = torch.randint(len(text) - 65, (32,))
         ids = torch.stack([text[i:i + 65] for i in starts])                             # (B, T + 1)
@@ -293,14 +285,13 @@ def main():
         optimizer.zero_grad()
         if step % 100 == 0:
             print(f"  step {step:3}  loss {loss.item():.2f} a byte")
-    ids, cache = torch.tensor([list(b"    def ")]), None
-    written = ids[0].tolist()
+    ids, cache, written = torch.tensor([list(b"    def ")]), None, list(b"    def ")
     with torch.no_grad():
         for _ in range(160):
             hidden, cache = gpt(gpt.embed(ids), cache=cache)
             ids = torch.multinomial(gpt.logits(hidden[:, -1]).softmax(-1), 1)           # (1, 1)
             written.append(ids.item())
-    print("and writes:\n" + bytes(written).decode())
+    print("and write:\n" + bytes(written).decode())
 
 
 if __name__ == "__main__":

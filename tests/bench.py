@@ -40,10 +40,10 @@ MODELS = {"small": dict(n_layer=2, n_head=2, n_embd=128), "gpt2": dict(n_layer=1
 
 
 def tokens(rng, spread=0):
-    """A problem of random ids; `spread` is the standard deviation of the question's length (ProsQA's: 57)."""
+    """The ids of a problem, drawn at random; `spread` is the standard deviation of the question's length (ProsQA's: 57)."""
     def ids(n):
         return [rng.randrange(50000) for _ in range(n)]
-    return data.Tokens(ids(max(200, round(rng.gauss(QUESTION, spread)))), [ids(STEP) for _ in range(STEPS)], ids(ANSWER))
+    return ids(max(200, round(rng.gauss(QUESTION, spread)))), [ids(STEP) for _ in range(STEPS)], ids(ANSWER)
 
 
 def batch_of(size, stage, device, n=None):
@@ -157,14 +157,13 @@ class Bench:
     def data_share(self, shape, size, problems):
         """Of an epoch in train.py on questions of ProsQA's spread: examples a second, share of making batches."""
         gpt, _ = self.model(shape)
-        args = train.parse(["--dataset", "prosqa", "--setting", "paper", "--init", "scratch", "--batch_size", str(size),
-                            "--micro_batch", str(size), "--reset_optimizer"])
-        train.complete(args)
-        args.stages, args.float32, rng = 6, not self.bf16, random.Random(0)
-        some, spent = [tokens(rng, 57) for _ in range(problems)], [0.0]
+        settings = train.settings_of(dict(dataset="prosqa", setting="paper", init="scratch", batch_size=size, micro_batch=size))
+        settings.stages, settings.float32, rng = 6, not self.bf16, random.Random(0)
+        run = train.Run(gpt, WORDS, settings, 6, 6)
+        some, spent = [data.Problem("", [], "", ids=tokens(rng, 57)) for _ in range(problems)], [0.0]
 
         def batches():
-            made = train.batches(some, WORDS, args, 6, 0, random.Random(0))
+            made = train.batches(run, some, random.Random(0))
             while True:
                 start = time.perf_counter()
                 batch = next(made, None)
@@ -175,7 +174,7 @@ class Bench:
 
         def epoch():
             spent[0] = 0.0
-            train.train_epoch(gpt, train.make_optimizers(gpt, args), batches(), problems // size, 0, 1000, args, lambda *_, **__: None)
+            train.train_epoch(run, train.make_optimizers(run), batches(), problems // size, 0, 1000, lambda *_, **__: None)
         seconds, _ = self.timed(epoch, 1)
         print(f"  train.py at stage 6, lengths of ProsQA's spread: {problems / seconds:.1f} examples/s, making batches {spent[0] / seconds:.1%}", flush=True)
 

@@ -2,8 +2,7 @@
 
 import os
 import random
-import resource
-import zipfile
+from collections import namedtuple
 
 import pytest
 import torch
@@ -11,10 +10,11 @@ import torch.nn.functional as F
 
 import coconut
 from coconut import explicit_forward, generate, loss, speak, stop_scores, think
-from data import Sequence, collate
+from data import collate
 from gpt import GPT, GPTConfig
 
 BOT, EOT, EOS, V = 40, 41, 42, 43
+Sequence = namedtuple("Sequence", "question n language")         # what data.encode makes
 
 
 @pytest.fixture
@@ -261,67 +261,36 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(small, tmp_path, monkeypat
     assert coconut.load(tmp_path / "m.pt")[1]["epoch"] == 1
 
 
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", random.Random(0).randbytes(5000), b"PK\x05\x06" + bytes(18)])
+def test_something_else_than_a_checkpoint_is_refused_in_one_line(tmp_path, content):
+    (tmp_path / "m.pt").write_bytes(content)
+    with pytest.raises(ValueError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):                # "." is no line end
+        coconut.load(tmp_path / "m.pt")
+
+
 class Payload:
     def __reduce__(self):
         return os.mkdir, ("pwned",)
 
 
-def changed(part, **values):
-    return lambda saved: saved[part].update({k.replace("__", "."): v for k, v in values.items()})
-
-
-def compressed(path):
-    """The same file with its records deflated, as a bomb would have them."""
-    with zipfile.ZipFile(path) as z:
-        items = {name: z.read(name) for name in z.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
-        for name, content in items.items():
-            z.writestr(name, content)
-
-
-STRANGE = {
-    "empty": b"", "text": b"not a checkpoint", "random": random.Random(0).randbytes(5000), "zip of nothing": b"PK\x05\x06" + bytes(18),
-    "payload": lambda saved: saved.update(more=Payload()), "payload as config": lambda saved: saved.update(config=Payload()),
-    "no model": lambda saved: saved.pop("model"), "no config": lambda saved: saved.pop("config"),
-    "model is a list": lambda saved: saved.update(model=[1, 2]), "config is text": lambda saved: saved.update(config="small"),
-    "other shape": changed("model", wte__weight=torch.zeros(V, 15)), "missing": lambda saved: saved["model"].pop("ln_f.bias"),
-    "extra": changed("model", more=torch.zeros(3)), "double": changed("model", wte__weight=torch.zeros(V, 16, dtype=torch.float64)),
-    "whole numbers": changed("model", wte__weight=torch.zeros(V, 16, dtype=torch.long)), "not a tensor": changed("model", wte__weight=3),
-    "NaN": changed("model", wte__weight=torch.full((V, 16), float("nan"))), "infinite": changed("model", ln_f__bias=torch.full((16,), float("inf"))),
-    "unknown setting": changed("config", n_experts=8), "negative": changed("config", n_head=-2), "none": changed("config", n_head=0),
-    "heads in parts": changed("config", n_head=1.5), "text for a number": changed("config", n_embd="16"), "dropout of 2": changed("config", dropout=2.0),
-    "10^12 words": changed("config", vocab_size=10**12), "10^12 positions": changed("config", block_size=10**12),
-    "10^9 layers": changed("config", n_layer=10**9), "10^6 wide": changed("config", n_embd=10**6), "beyond 64 bits": changed("config", vocab_size=10**30),
-    "10^12 words that are one": lambda saved: (saved["config"].update(vocab_size=10**12), saved["model"].update({"wte.weight": torch.zeros(1, 16).expand(10**12, 16)})),
-    "10^8 words": changed("config", vocab_size=10**8),
-    "10^8 words that are one": lambda saved: (saved["config"].update(vocab_size=10**8), saved["model"].update({"wte.weight": torch.zeros(1, 16).expand(10**8, 16)})),
-    "compressed": compressed}
-
-
-@pytest.mark.parametrize("how", STRANGE)
-def test_a_file_that_is_no_checkpoint_gets_one_line_runs_no_code_and_takes_no_memory(small, tmp_path, monkeypatch, how):
+@pytest.mark.parametrize("change", [
+    lambda saved: saved.update(more=Payload()), lambda saved: saved.pop("model"), lambda saved: saved["model"].pop("ln_f.bias"),
+    lambda saved: saved["model"].update({"wte.weight": torch.zeros(V, 15)}), lambda saved: saved["config"].update(n_experts=8)])
+def test_code_in_a_checkpoint_never_runs_and_weights_of_another_shape_are_refused_in_one_line(small, tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / "m.pt"
-    if isinstance(STRANGE[how], bytes):
-        path.write_bytes(STRANGE[how])
-    else:
-        coconut.save(path, small)
-        if how == "compressed":
-            compressed(path)
-        else:
-            saved = torch.load(path, weights_only=True)
-            STRANGE[how](saved)
-            torch.save(saved, path)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(ValueError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):                # "." is no line end
-        coconut.load(path)
-    assert os.listdir(tmp_path) == ["m.pt"] and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20     # KiB
+    coconut.save("m.pt", small)
+    saved = torch.load("m.pt", weights_only=True)
+    change(saved)
+    torch.save(saved, "m.pt")
+    with pytest.raises(ValueError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):
+        coconut.load("m.pt")
+    assert os.listdir(tmp_path) == ["m.pt"]
 
 
 def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(small, tmp_path):
     coconut.save(tmp_path / "whole.pt", small)
     whole, rng = (tmp_path / "whole.pt").read_bytes(), random.Random(0)
-    for _ in range(200):
+    for _ in range(50):
         (tmp_path / "m.pt").write_bytes(whole[:rng.randrange(len(whole))])
         with pytest.raises(ValueError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):
             coconut.load(tmp_path / "m.pt")

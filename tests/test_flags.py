@@ -18,7 +18,7 @@ PRONTO = "--dataset prontoqa --hops 2 --easy_epochs 0"
 # flag: (what to add to TINY, what to add instead to see a difference, a value that is refused)
 FLAGS = {
     "dataset": ("", "--dataset prontoqa --no-nodes", "nowhere"), "method": ("", "--method no_thought", "telepathy"),
-    "setting": ("", "--setting paper --init scratch", "quickly"), "c": ("", "--c 2", "0"), "stages": ("", "--stages 2", "0"),
+    "setting": ("", "--setting paper --init scratch", "quickly"), "c": ("", "--c 2", "0"), "stages": ("", "--stages 2", "-1"),
     "epochs": ("", "--epochs 3", "0"), "epochs_first": ("", "--epochs_first 2", "-1"), "epochs_per_stage": ("", "--epochs_per_stage 2", "0"),
     "easy_epochs": (PRONTO, PRONTO[:-1] + "2", "-1"), "mix": ("--mix 0", "--mix 1", "1.5"), "detach_thoughts": ("", "--detach_thoughts", None),
     "c_ramp": ("--c 2 --epochs_per_stage 2", "--c 2 --epochs_per_stage 2 --c_ramp", None), "stop": ("", "--stop classifier", "now"),
@@ -49,15 +49,11 @@ def actions(module, monkeypatch):
 def test_every_flag_is_explained_with_its_default_and_is_in_this_test(monkeypatch):
     flags, text = actions(train, monkeypatch)
     assert flags.keys() == FLAGS.keys()
-    rows = [row for table in train.SETTINGS.values() for row in table.values()]
     for name, action in flags.items():
         assert action.help and len(action.help) > 8, name
-        own = re.search(r"\(default", action.help) or any(name in row for row in rows)
-        assert own or isinstance(action, (argparse._StoreTrueAction, argparse.BooleanOptionalAction)), f"{name}: its default is not told"
-    assert all(f"{k}={v}" in text.replace("\n", " ") for row in rows for k, v in row.items())
+        assert re.search(r"\(default", action.help) or isinstance(action, argparse._StoreTrueAction), f"{name}: its default is not told"
     flags, _ = actions(sample, monkeypatch)
-    looks = {"tree", "sweep_thoughts", "parallel", "corrupt", "curve", "compare", "table", "wrong"}
-    assert flags.keys() == {"run", "question", "thoughts", "n", "init", "prompt", "device", "dataset", "plot", *looks, *data.PROBLEM_FLAGS} and all(len(a.help) > 8 for a in flags.values())
+    assert flags.keys() == {"paths", "look", "wrong", "question", "thoughts", "n", "init", "prompt", "device", "dataset", "plot", *data.PROBLEM_SETTINGS} and all(len(a.help) > 8 for a in flags.values())
 
 
 def outcome(out, flags):
@@ -94,8 +90,8 @@ def test_every_flag_refuses_what_is_out_of_its_bounds_in_one_line(tmp_path, flag
 
 
 @pytest.mark.parametrize("argv, says", [
-    (["nowhere"], "no run in nowhere"), (["{run}", "--n", "0"], "--n"), (["{run}", "--thoughts", "-1"], "--thoughts"), (["{run}", "--question", " "], "--question"),
-    (["{run}", "--question", "Who?", "--n", "2"], "leave out --n"), (["--init", "scratch", "--prompt", "a"], "learned nothing"),
+    (["nowhere"], "no run in nowhere"), (["{run}", "--n", "0"], "--n"), (["{run}", "--thoughts", "-1"], "--thoughts"),
+    (["{run}", "--question", "Who?", "--n", "2"], "leave out --n"), (["--init", "scratch", "--prompt", "a"], "there is no scratch"),
     (["{run}", "--device", "abacus"], "abacus"), ([], "name a run"), (["{run}", "--prompt", "x"], "name a run"), (["--init", "gpt2"], "--prompt")])
 def test_sample_refuses_what_it_cannot_do_in_one_line(tmp_path, argv, says, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -29,9 +29,11 @@ def runs(tmp_path_factory):
 
 @pytest.fixture
 def opened(runs):
-    """(model, tokenizer, settings, test problems) of the Coconut run."""
-    gpt, tokenizer, run, *_ = train.open_run(runs / "coconut", "cpu")
-    return gpt, tokenizer, run, data.problem_sets(run, ("test",))["test"]
+    """The Coconut run and its test problems."""
+    run = train.open_run(runs / "coconut", "cpu")
+    problems = data.problem_sets(run.settings, ("test",))["test"]
+    train.prepare(run, problems, "test")
+    return run, problems
 
 
 def untrained(tokenizer, layers=2):
@@ -50,11 +52,12 @@ def refused(argv, capsys):
 # ---- asking
 
 def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(opened):
-    gpt, tokenizer, run, problems = opened
-    _, _, chain, number = train.ask(gpt, tokenizer, problems, run, 3)
+    run, problems = opened
+    gpt, tokenizer = run.gpt, run.tokenizer
+    _, _, chain, number = train.ask(run, problems, 3)
     for problem, thoughts in zip(problems, chain):
-        x = gpt.embed(torch.tensor([data.Tokens.of(problem, tokenizer).question + [tokenizer.bot]]))
-        for words in sample.in_words(gpt, tokenizer, thoughts, top=4):
+        x = gpt.embed(torch.tensor([tokenizer.encode(problem.question + "\n") + [tokenizer.bot]]))
+        for words in sample.in_words(run, thoughts, top=4):
             hidden = gpt(x)[0][:, -1:]
             p, i = gpt.logits(hidden)[0, 0].softmax(-1).topk(4)
             assert [w for w, _ in words] == [tokenizer.decode([j]) for j in i.tolist()]
@@ -63,12 +66,11 @@ def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(opened):
     assert number.tolist() == [3] * 8
 
 
-def test_what_is_asked_in_batches_is_what_the_evaluation_counts(opened, runs):
-    gpt, tokenizer, run, problems = opened
-    texts = train.ask(gpt, tokenizer, problems, run, 3)[0]
-    assert texts == [train.ask(gpt, tokenizer, [p], run, 3)[0][0] for p in problems]
-    counted, _ = train.evaluate(gpt, tokenizer, problems, data.TokenSet.of(problems, tokenizer), run, 3)
-    assert sum(map(data.grade, problems, texts)) == counted["correct"]
+def test_what_is_asked_in_batches_is_what_the_evaluation_counts(opened):
+    run, problems = opened
+    texts = train.ask(run, problems, 3)[0]
+    assert texts == [train.ask(run, [p], 3)[0][0] for p in problems]
+    assert sum(map(data.grade, problems, texts)) == train.evaluate(run, problems)[0]["correct"]
 
 
 def test_sample_prints_each_problem_its_thoughts_and_the_truth_in_100_columns(runs, capsys):
@@ -79,7 +81,7 @@ def test_sample_prints_each_problem_its_thoughts_and_the_truth_in_100_columns(ru
 
 
 def test_sample_says_right_where_it_is_and_wrong_where_not_and_counts(runs, opened, capsys, monkeypatch):
-    first, second = opened[3][:2]
+    first, second = opened[1][:2]
     monkeypatch.setattr(train, "ask", lambda *_: ([f"### {first.answer}"] * 2, [9, 9], torch.zeros(2, 0, 16), torch.zeros(2, dtype=int)))
     for flags, shown in ([], [first, second]), (["--wrong"], [second]):
         sample.main([str(runs / "coconut"), "--n", "2", *flags])
@@ -118,10 +120,11 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words, m
     """Against the explicit forward, node by node; without the names in the vocabulary they are many tokens."""
     problem = data.generate(name, {"test": 1})["test"][0]
     tokenizer = data.Tokenizer.of([problem]) if words else data.Tokenizer(["Every "])
-    gpt, run = untrained(tokenizer), Namespace(method="coconut", c=2, float32=False)
-    values = sample.node_values(gpt, tokenizer, problem, run, 1)
+    gpt = untrained(tokenizer)
+    run = train.Run(gpt, tokenizer, Namespace(method="coconut", c=2, float32=False), 1, 1)
+    values = sample.node_values(run, problem, 1)
     assert path_nodes(problem) <= set(values) | {problem.steps[0].split()[0]}
-    question = torch.tensor([data.Tokens.of(problem, tokenizer).question + [tokenizer.bot]])
+    question = torch.tensor([tokenizer.encode(problem.question + "\n") + [tokenizer.bot]])
     entity = problem.steps[0].split()[0]
     begin = "Every " if name == "prosqa" else entity
     objects = {s.split()[-1].strip(".") for s in problem.question.split(". ") if " is a " in s or " is an " in s}
@@ -139,8 +142,8 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words, m
                 forced += 1
         assert value == pytest.approx(p[forced:].prod().item(), rel=1e-3)
     # Asked in the precision that the run answers in, and near to the other.
-    monkeypatch.setattr(train, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
-    rounded = sample.node_values(gpt, tokenizer, problem, run, 1)
+    monkeypatch.setattr(train.Run, "autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
+    rounded = sample.node_values(run, problem, 1)
     assert rounded != values and all(rounded[v] == pytest.approx(values[v], rel=0.2, abs=1e-3) for v in values)
 
 
@@ -150,8 +153,8 @@ PROBLEM = data.Problem(QUESTION, ["Tom is a ant.", "Every ant is a cat.", "Every
 
 
 def test_the_tree_is_what_the_entity_reaches_with_heights_and_the_true_path(monkeypatch, capsys):
-    monkeypatch.setattr(sample, "node_values", lambda g, t, problem, run, k: {v: k / 4 for v in ("ant", "bee", "cat", "dog", "elk", "fox")})
-    rows = sample.tree(None, None, PROBLEM, None)
+    monkeypatch.setattr(sample, "node_values", lambda run, problem, k: {v: k / 4 for v in ("ant", "bee", "cat", "dog", "elk", "fox")})
+    rows = sample.tree(None, PROBLEM)
     assert rows == [(0, "Tom", None, 1, True), (1, "ant", 0.25, 2, True), (2, "bee", 0.5, 2, False), (3, "cat", None, 1, False),
                     (2, "cat", 0.5, 1, True), (3, "dog", None, 0, True), (1, "fox", 0.25, 0, False)]
     sample.show_tree(rows)
@@ -161,35 +164,38 @@ def test_the_tree_is_what_the_entity_reaches_with_heights_and_the_true_path(monk
 
 def test_in_prontoqa_what_is_written_after_k_steps_is_one_node_ahead(monkeypatch):
     problem = data.generate("prontoqa", {"test": 1}, hops=3, plain=True)["test"][0]
-    monkeypatch.setattr(sample, "node_values", lambda g, t, problem, run, k: {v: float(k) for v in data.CONCEPTS})
+    monkeypatch.setattr(sample, "node_values", lambda run, problem, k: {v: float(k) for v in data.CONCEPTS})
     path = sample.path_of(problem)
     assert len(path) == 4 and path[0] == problem.steps[-1].split()[0]
     assert all(step.startswith(f"{path[0]} is {data.with_article(node)}. ") for step, node in zip(problem.steps, path[1:]))
-    rows = sample.tree(None, None, problem, None)
+    rows = sample.tree(None, problem)
     assert all(value == (depth - 1 if depth else None) for depth, _, value, _, _ in rows)
     assert [node for *_, node, _, _, on_path in rows if on_path] == path and max(row[0] for row in rows) == 3
-    _, best = sample.parallel(None, None, [problem], None)
-    assert best[1][:3] == pytest.approx([1, 2, 3]) and best[2][:3] == pytest.approx([2, 4, 6])
+    best, _ = sample.parallel(None, [problem])
+    assert [row[:4] for row in best] == [pytest.approx((1, 1, 2, 3)), pytest.approx((2, 2, 4, 6))]
 
 
 def test_parallel_counts_every_node_k_steps_away(monkeypatch):
     values = {"ant": 0.5, "bee": 0.3, "cat": 0.1, "dog": 0.05, "elk": 0.04, "fox": 0.05}
     monkeypatch.setattr(sample, "node_values", lambda *_: values)
-    rows, best = sample.parallel(None, None, [PROBLEM, PROBLEM], None)
-    assert sorted(rows) == sorted(2 * [(1, 0.5, 2, True), (1, 0.05, 0, False), (2, 0.3, 2, True), (2, 0.1, 1, True)])
-    assert best == {k: pytest.approx([0.5, 0.8, 0.9, 0.04]) for k in (1, 2)}        # Sam's elk
+    best, nodes = sample.parallel(None, [PROBLEM, PROBLEM])
+    assert sorted(nodes) == sorted(2 * [(1, 0.5, 2, True), (1, 0.05, 0, False), (2, 0.3, 2, True), (2, 0.1, 1, True)])
+    assert best == [pytest.approx((k, 0.5, 0.8, 0.9, 0.04)) for k in (1, 2)]        # Sam's elk
+    assert sample.by_height(nodes + [(1, 0.1, 0, False)]) == [
+        [1, "all", 0.5, 2, pytest.approx(0.2 / 3), 3], [1, 0, "-", 0, pytest.approx(0.2 / 3), 3], [1, 2, 0.5, 2, "-", 0],
+        [2, "all", pytest.approx(0.2), 4, "-", 0], [2, 1, 0.1, 2, "-", 0], [2, 2, 0.3, 2, "-", 0]]
 
 
 # ---- over the test set
 
 def test_the_sweep_classifies_every_text_at_every_number_of_thoughts(opened):
-    gpt, tokenizer, run, problems = opened
-    rows = sample.sweep(gpt, tokenizer, problems, run)
-    assert [k for k, *_ in rows] == [0, 1, 2, 3] and all(sum(classes.values()) == 8 for *_, classes in rows)
-    for k, right, classes in rows:
-        texts = train.ask(gpt, tokenizer, problems, run, k)[0]
-        assert right == sum(map(data.grade, problems, texts))
-        assert all(classes[c] == sum(data.classify_path(p, t, k > 0) == c for p, t in zip(problems, texts)) for c in data.PATH_CLASSES)
+    run, problems = opened
+    _, rows = sample.sweep(run, problems)
+    assert [k for k, *_ in rows] == [0, 1, 2, 3] and all(sum(classes) == pytest.approx(1) for _, _, *classes in rows)
+    for k, right, *classes in rows:
+        texts = train.ask(run, problems, k)[0]
+        assert right == sum(map(data.grade, problems, texts)) / 8
+        assert classes == [sum(data.classify_path(p, t, k > 0) == c for p, t in zip(problems, texts)) / 8 for c in data.PATH_CLASSES]
 
 
 def test_given_vectors_take_the_thoughts_places():
@@ -197,8 +203,8 @@ def test_given_vectors_take_the_thoughts_places():
     problem = data.generate("prosqa", {"test": 1})["test"][0]
     tokenizer = data.Tokenizer.of([problem])
     gpt = untrained(tokenizer)
-    row = data.encode(data.Tokens.of(problem, tokenizer), tokenizer, "thought", 0, 3)
-    batch, given = data.collate([row]), torch.randn(1, 2, 32)
+    tokenizer.read([problem])
+    batch, given = data.collate([data.encode(problem.ids, tokenizer, "thought", 0, 3)]), torch.randn(1, 2, 32)
     with torch.no_grad():
         x = torch.cat([gpt.embed(batch.question), given], dim=1)
         x = torch.cat([x, gpt(x)[0][:, -1:], gpt.embed(batch.language)], dim=1)
@@ -210,23 +216,23 @@ def test_given_vectors_take_the_thoughts_places():
 
 @pytest.mark.parametrize("method", ["coconut", "pause_as_thought"])
 def test_untouched_thoughts_and_pauses_are_the_runs_own(runs, opened, method, monkeypatch):
-    gpt, tokenizer, run, *_ = train.open_run(runs / method, "cpu")
-    problems, asked, true_ask = opened[3], [], train.ask
-    gpt.ln_f.bias.data += 1                      # so that thoughts have a mean to match
-    gpt.wte.weight.data[tokenizer.pause] += 1
+    run = train.open_run(runs / method, "cpu")
+    problems, asked, true_ask = opened[1], [], train.ask
+    run.gpt.ln_f.bias.data += 1                  # so that thoughts have a mean to match
+    run.gpt.wte.weight.data[run.tokenizer.pause] += 1
 
     def ask(*args, given=None):
         result = true_ask(*args, given=given)
         asked.append((result[0], given))
         return result
     monkeypatch.setattr(train, "ask", ask)
-    rows = sample.corrupt(gpt, tokenizer, problems, run, 3)
-    assert [what for what, _ in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)),
+    _, rows = sample.corrupt(run, problems)
+    assert [row[0] for row in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)),
                                           *["in reverse order", "in random order", "another problem's"] * (method == "coconut")]
     asked = asked[method == "coconut":]          # the first was for the thoughts themselves
-    texts, _, chain, _ = true_ask(gpt, tokenizer, problems, run, 3)
+    texts, _, chain, _ = true_ask(run, problems, 3)
     assert asked[0][0] == texts
-    own = chain if method == "coconut" else gpt.wte.weight[tokenizer.pause].expand(8, 3, -1)
+    own = chain if method == "coconut" else run.gpt.wte.weight[run.tokenizer.pause].expand(8, 3, -1)
     noise = asked[3][1]
     for j in (1, 2):
         assert torch.equal(asked[j][1][:, :j], noise[:, :j])
@@ -300,9 +306,9 @@ def test_a_sweep_of_a_method_without_thoughts_is_of_what_it_always_writes(runs, 
         capsys.readouterr()
         sample.main([str(path), "--sweep_thoughts"])
         printed = capsys.readouterr().out
-        gpt, tokenizer, run, *_ = train.open_run(path, "cpu")
-        problems = data.problem_sets(run, ("test",))["test"]
-        right = sum(map(data.grade, problems, train.ask(gpt, tokenizer, problems, run, 0)[0]))
+        run = train.open_run(path, "cpu")
+        problems = data.problem_sets(run.settings, ("test",))["test"]
+        right = sum(map(data.grade, problems, train.ask(run, problems, 0)[0]))
         assert "warning" not in printed and [line.split()[:2] for line in printed.splitlines()[2:]] == [["0", f"{right / 8:.1%}"]]
 
 
@@ -310,15 +316,16 @@ def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(mo
     """The exact test against a sum over all 2^n outcomes."""
     problems = [data.Problem(f"{i}?", ["s"] * (1 + i % 2), str(i)) for i in range(12)]
     right = {"a": {0, 1, 2, 3, 4, 5, 6, 7, 8}, "b": {0, 1, 9}, "c": set(range(12))}
-    monkeypatch.setattr(train, "ask", lambda gpt, t, ps, *_: ([f"### {p.answer if int(p.answer) in right[gpt] else 'x'}" for p in ps], None, None, None))
-    run = Namespace(method="no_cot", stages=1, c=1, stop="constant")
-    rows, tests = sample.compare([(name, None, run, 0, 0) for name in "abca"], problems)
-    assert rows == [(1, 6, [5, 1, 6, 5]), (2, 6, [4, 2, 6, 4]), ("all", 12, [9, 3, 12, 9])]
+    monkeypatch.setattr(train, "ask", lambda run, ps, *_: ([f"### {p.answer if int(p.answer) in right[run.gpt] else 'x'}" for p in ps], None, None, None))
+    settings = Namespace(method="no_cot", stages=1, c=1, stop="constant")
+    runs = [train.Run(name, None, settings, 0, 0) for name in "abca"]
+    rows, tests = sample.compare(runs, problems)
+    assert rows == [(1, 6, 5/6, 1/6, 6/6, 5/6), (2, 6, 4/6, 2/6, 6/6, 4/6), ("all", 12, 9/12, 3/12, 12/12, 9/12)]
     outcomes = [bin(i).count("1") for i in range(2 ** 8)]
     assert tests == [(7, 1, sum(n <= 1 or n >= 7 for n in outcomes) / 2 ** 8), (0, 3, 2 / 2 ** 3), (0, 0, 1)]
-    sample.show_compare(rows, tests, "abca")
+    sample.look_at("compare", runs, "abca", problems)
     printed = capsys.readouterr().out
-    assert "  all        12         75.0%         25.0%        100.0%         75.0%" in printed
+    assert "all 12 75.0% 25.0% 100.0% 75.0%" in " ".join(printed.split())
     assert "7 problems only run 1 gets right, 1 only run 2: McNemar's exact p = 0.07" in printed
 
 
@@ -336,7 +343,7 @@ def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, caps
     assert lines[0].startswith(f"{tmp_path / 'd.jsonl'} has no test")
     assert lines[2].split() == "prosqa cot 1 50.0 14.0 4 77.5 ± 1.9, 49.4".split()
     assert lines[3].split() == "prosqa coconut 2 93.0 ± 4.2 14.0 4 97.0 ± 0.3, 14.2".split()
-    assert lines[4].split()[2:4] == ["1", "20.0"] and lines[5] == "    with --c 2"
+    assert lines[4].split()[2:4] == ["1", "20.0"] and lines[4].endswith("  --c 2")
     assert set(sample.TABLE_1) == set(train.METHODS)
 
 
@@ -346,23 +353,24 @@ def test_a_test_record_says_what_is_unusual_about_its_run(runs):
     given = {flag.split()[0]: flag.split()[1] for flag in " ".join(TINY).split(" --")[1:]}
     told = {flag.split()[0]: flag.split()[1] for flag in record["unusual"].removeprefix("--").split(" --")}
     assert told == {k: v for k, v in given.items() if k not in ("device", "nodes", "names", "max_steps")}
-    _, _, run, *_ = train.open_run(runs / "coconut", "cpu")
-    run.c_ramp, run.lr = True, 0.5
-    words = train.unusual(run).split()
-    assert set(words) - set(record["unusual"].split()) == {"--c_ramp", "--lr", "0.5"} and train.parse(words).c_ramp is True
+    run = train.open_run(runs / "coconut", "cpu")
+    run.settings.c_ramp, run.settings.lr = True, 0.5
+    words = train.unusual(run.settings).split()
+    assert set(words) - set(record["unusual"].split()) == {"--c_ramp", "--lr", "0.5"} and train.parse(words)[0]["c_ramp"] is True
 
 
 def test_answers_come_in_order_beyond_one_batch(opened):
     """70 problems, more than go into a batch, with c = 2 and given vectors that say whose they are."""
-    gpt, tokenizer, run, _ = opened
+    run, _ = opened
     problems = data.generate("prosqa", {"test": 70}, nodes=9, names=9, max_steps=3)["test"]
     given = torch.randn(70, 2, 16)
-    texts, _, chain, number = train.ask(gpt, tokenizer, problems, run, 4, given=given)
+    texts, _, chain, number = train.ask(run, problems, 4, given=given)
     assert torch.equal(chain[:, :2], given) and chain.shape == (70, 4, 16) and set(number.tolist()) == {4}
     for i in (0, 63, 64, 69):
-        assert train.ask(gpt, tokenizer, [problems[i]], run, 4, given=given[i:i + 1])[0] == [texts[i]]
-    rows = sample.sweep(gpt, tokenizer, problems, Namespace(**vars(run) | {"c": 2}))
-    assert [right for _, right, _ in rows] == [sum(map(data.grade, problems, train.ask(gpt, tokenizer, problems, run, n)[0])) for n in (0, 2, 4, 6)]
+        assert train.ask(run, [problems[i]], 4, given=given[i:i + 1])[0] == [texts[i]]
+    run.settings.c = 2
+    _, rows = sample.sweep(run, problems)
+    assert [row[1] * 70 for row in rows] == pytest.approx([sum(map(data.grade, problems, train.ask(run, problems, n)[0])) for n in (0, 2, 4, 6)])
 
 
 def test_runs_are_compared_from_the_command_line_on_problems_that_both_had(runs, tmp_path, capsys):

@@ -63,14 +63,14 @@ def test_with_the_classifier_every_problem_gets_its_own_number_of_thoughts_and_a
 
 def test_icot_removes_tokens_from_the_left_and_at_last_all(some):
     """8 more every epoch, all beyond 39 (Deng et al. 2024); in training at times one or two more."""
-    _, tokenizer, tokens = some
+    problems, tokenizer = some
     args = settings(method="icot", batch_size=40)
     assert [train.schedule(args, s, [30, 30]) for s in range(7)] == [(8 * s, 0) for s in range(5)] + [(60, 0)] * 2
     assert [train.stage_at(e, args, 5) for e in range(8)] == [(min(e, 5), 0) for e in range(8)]
-    whole, cut = (rows(train.batches(tokens, tokenizer, args, s)) for s in (0, 1))
+    whole, cut = (rows(train.batches(a_run(tokenizer, s, method="icot", batch_size=40), problems)) for s in (0, 1))
     assert [w[1][8:] for w in whole] == [c[1] for c in cut] and all(n == 0 for _, _, n in cut)
     extra = [len(w[1]) - 8 - len(c[1]) for e in range(100) for w, c in
-             zip(sorted(whole), sorted(rows(train.batches(tokens, tokenizer, args, 1, rng=random.Random(e)))))]
+             zip(sorted(whole), sorted(rows(train.batches(a_run(tokenizer, 1, method="icot", batch_size=40), problems, random.Random(e)))))]
     assert [extra.count(o) / 4000 for o in range(3)] == pytest.approx([0.982, 0.018, 0.0003], abs=0.006) and min(extra) == 0
 
 
@@ -95,17 +95,16 @@ def test_methods_are_the_papers_grid(method, stage0, last):
 
 def test_papers_settings_are_the_papers():
     """Paper: Experiments, Setup; the sizes of the official data."""
-    for dataset, c, K_epochs, sizes, longest in (
+    for dataset, c, epochs, sizes, longest in (
             ("prontoqa", 1, (50, 5, 5), (9000, 200, 800), 128), ("prosqa", 1, (50, 5, 5), (17886, 300, 500), 128), ("gsm8k", 2, (50, 6, 3), None, 64)):
-        row = train.SETTINGS["paper"][dataset]
-        assert (row["epochs"], row["epochs_first"], row["epochs_per_stage"]) == K_epochs and row["c"] == c
-        assert row["max_new_tokens"] == longest and row["init"] == "gpt2"
-        assert sizes is None or tuple(row[f"{split}_size"] for split in data.SPLITS) == sizes == data.PAPER_SIZES[dataset]
-        assert (row["n_layer"], row["n_head"], row["n_embd"], row["dropout"]) == (12, 12, 768, 0.1)
-        assert (row["batch_size"], row["lr"], row["weight_decay"], row["muon_lr"], row["mix"]) == (128, 1e-4, 0.01, 0.0, 0.0)
-        assert row["reset_optimizer"] and not row["easy_epochs"] and not row["warmup"] and not row["decay"]
-    assert train.SETTINGS["paper"]["prontoqa"]["hops"] == 5 and train.SETTINGS["paper"]["gsm8k"]["stages"] == 3
-    assert [train.SETTINGS["paper"]["prosqa"][k] for k in ("nodes", "min_steps", "max_steps")] == [28, 3, 6]
+        paper = Namespace(**data.defaults(train.SETTINGS, "paper", dataset))
+        assert (paper.epochs, paper.epochs_first, paper.epochs_per_stage) == epochs and paper.c == c
+        assert paper.max_new_tokens == longest and paper.init == "gpt2" and paper.stages == 3 * (dataset == "gsm8k")
+        assert sizes is None or (paper.train_size, paper.valid_size, paper.test_size) == sizes
+        assert (paper.n_layer, paper.n_head, paper.n_embd, paper.dropout) == (12, 12, 768, 0.1)
+        assert (paper.batch_size, paper.lr, paper.weight_decay, paper.muon_lr, paper.mix) == (128, 1e-4, 0.01, 0.0, 0.0)
+        assert paper.reset_optimizer and not paper.easy_epochs and not paper.warmup and not paper.decay
+        assert (paper.hops, paper.nodes, paper.min_steps, paper.max_steps) == (5, 28, 3, 6)
 
 
 def test_stages_follow_the_epochs():
@@ -118,12 +117,17 @@ def test_stages_follow_the_epochs():
 def some():
     problems = data.generate("prosqa", dict(train=40, valid=0, test=0), nodes=9, max_steps=3)["train"]
     tokenizer = data.Tokenizer.of(problems)
-    return problems, tokenizer, [data.Tokens.of(p, tokenizer) for p in problems]
+    tokenizer.read(problems)
+    return problems, tokenizer
 
 
 def settings(**other):
     return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0, bucket=1, float32=False, stop="constant",
                             c_ramp=False, icot_per_epoch=8, icot_all=39) | other)
+
+
+def a_run(tokenizer, stage, gpt=None, **other):
+    return train.Run(gpt, tokenizer, settings(**other), stage, 3)
 
 
 def rows(batches):
@@ -134,9 +138,9 @@ def rows(batches):
 
 
 def test_stage_k_replaces_the_first_k_steps(some):
-    problems, tokenizer, tokens = some
+    problems, tokenizer = some
     for stage in range(4):
-        made = rows(train.batches(tokens, tokenizer, settings(), stage))
+        made = rows(train.batches(a_run(tokenizer, stage), problems))
         assert len(made) == 40
         for (_, target, thoughts), p in zip(made, problems):
             rest = "".join(step + "\n" for step in p.steps[stage:])
@@ -145,41 +149,42 @@ def test_stage_k_replaces_the_first_k_steps(some):
 
 
 def test_mixing_trains_earlier_stages_at_the_given_rate(some):
-    _, tokenizer, tokens = some
+    problems, tokenizer = some
     rng = random.Random(0)
-    thoughts = [k for _ in range(200) for _, _, k in rows(train.batches(tokens, tokenizer, settings(mix=0.4), 3, 0, rng))]
+    thoughts = [k for _ in range(200) for _, _, k in rows(train.batches(a_run(tokenizer, 3, mix=0.4), problems, rng))]
     share = [thoughts.count(n) / len(thoughts) for n in range(4)]
     assert share == pytest.approx([0.1, 0.1, 0.1, 0.7], abs=0.03)
 
 
 @pytest.mark.parametrize("alike", [False, True])
 def test_every_epoch_sees_every_problem_once_in_another_order(some, alike):
-    _, tokenizer, tokens = some
-    one, two = (rows(train.batches(tokens, tokenizer, settings(), 0, 0, random.Random(e), alike)) for e in (1, 2))
-    assert sorted(one) == sorted(two) == sorted(rows(train.batches(tokens, tokenizer, settings(), 0))) and one != two
+    problems, tokenizer = some
+    one, two = (rows(train.batches(a_run(tokenizer, 0), problems, random.Random(e), alike)) for e in (1, 2))
+    assert sorted(one) == sorted(two) == sorted(rows(train.batches(a_run(tokenizer, 0), problems))) and one != two
 
 
 def test_alike_batches_hold_questions_of_like_length(some):
-    _, tokenizer, tokens = some
+    problems, tokenizer = some
     spread = [sum(max(m.length.max() for m in b) - min(m.length.min() for m in b)
-                  for _, b in train.batches(tokens, tokenizer, settings(), 0, 0, random.Random(0), alike)) for alike in (False, True)]
+                  for _, b in train.batches(a_run(tokenizer, 0), problems, random.Random(0), alike)) for alike in (False, True)]
     assert spread[1] < 0.4 * spread[0]
 
 
 @pytest.mark.parametrize("stop", ["constant", "classifier"])
 def test_micro_batches_give_the_gradient_of_the_whole_batch(some, stop):
     """Also where the pieces predict different numbers of tokens, as here, where every third problem has lost a step."""
-    problems, _, tokens = some
-    tokens = [data.Tokens(t.question, t.steps[i % 3 == 0:], t.answer) for i, t in enumerate(tokens)]
+    problems, _ = some
     grads = []
     for micro_batch in (40, 7):
-        args = settings(batch_size=40, micro_batch=micro_batch, stop=stop, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0,
-                        detach_thoughts=False, init="scratch", lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0)
-        gpt, tokenizer = train.first_model(args, problems)
-        gpt = gpt.double()
-        optimizer, = train.make_optimizers(gpt, args)
+        run = train.begin(settings(batch_size=40, micro_batch=micro_batch, stop=stop, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0,
+                                   detach_thoughts=False, init="scratch", lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0), problems)
+        train.prepare(run, problems, "train")
+        for p in problems[1::3]:
+            p.ids = p.ids[0], p.ids[1][1:], p.ids[2]
+        gpt, run.stage = run.gpt.double(), 2
+        optimizer, = train.make_optimizers(run)
         optimizer.zero_grad = lambda: None
-        train.train_epoch(gpt, [optimizer], train.batches(tokens, tokenizer, args, 2), 1, 0, 1, args,
+        train.train_epoch(run, [optimizer], train.batches(run, problems), 1, 0, 1,
                           lambda kind, **log: grads.append((log["loss"], log["norm"])))
         grads.append(torch.cat([p.grad.flatten() for p in gpt.parameters()]))
         assert grads[-2][1] > 1.1 and grads[-1].norm().item() == pytest.approx(1.0, rel=1e-5)       # clipped
@@ -195,10 +200,10 @@ def test_learning_rate_warms_up_stays_and_falls():
 
 def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest():
     gpt = GPT(GPTConfig(vocab_size=50, n_layer=2, n_head=2, n_embd=16))
-    adamw, muon = train.make_optimizers(gpt, Namespace(lr=1e-3, muon_lr=0.02, weight_decay=0.0))
+    adamw, muon = train.make_optimizers(a_run(None, 0, gpt, lr=1e-3, muon_lr=0.02, weight_decay=0.0))
     assert sum(len(g["params"]) for g in muon.param_groups) == 2 * 4
     assert sum(len(g["params"]) for o in (adamw, muon) for g in o.param_groups) == len(list(gpt.parameters()))
-    only, = train.make_optimizers(gpt, Namespace(lr=1e-3, muon_lr=0.0, weight_decay=0.0))
+    only, = train.make_optimizers(a_run(None, 0, gpt, lr=1e-3, muon_lr=0.0, weight_decay=0.0))
     assert isinstance(only, torch.optim.AdamW)
 
 
@@ -304,24 +309,40 @@ def test_evaluating_again_gives_the_same_result(finished, capsys):
     assert {**again, "ms": 0} == {**records(finished)[-1], "ms": 0} and again["loss"] > 0
 
 
+def opened(out):
+    """A run and its test problems."""
+    run = train.open_run(out, "cpu")
+    problems = data.problem_sets(run.settings, ("test",))["test"]
+    train.prepare(run, problems, "test")
+    return run, problems
+
+
+def test_counting_tokens_counts_thoughts_but_not_pauses(finished, tmp_path):
+    """The paper's "tokens": what the model makes. A run's thoughts are made, pause tokens are given to it."""
+    pause = globals()["run"](tmp_path / "pause", "--method", "pause")
+    for out, fillers in (finished, 3), (pause, 0):
+        run, problems = opened(out)
+        result, _ = train.evaluate(run, problems)
+        rows = (data.encode(p.ids, run.tokenizer, train.METHODS[run.settings.method][0], 3, 3) for p in problems)
+        made = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, 128)[0][0]) for row in rows]
+        assert result["tokens"] == fillers + sum(made) / len(made)
+
+
 def test_evaluation_counts_the_problems_whose_answer_is_right(finished, monkeypatch):
     """A model that gives the right answer to every second problem, and the other candidate to the rest."""
-    gpt, tokenizer, args, stage, _ = train.open_run(finished, "cpu")
-    problems = data.problem_sets(args, ("test",))["test"]
-    tokens = [data.Tokens.of(p, tokenizer) for p in problems]
+    run, problems = opened(finished)
     texts = iter(["### " + problems[i - i % 2].answer for i in range(8)])
     monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: (
-        [tokenizer.encode(next(texts)) + [tokenizer.eos] for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.n))
-    result, mistakes = train.evaluate(gpt, tokenizer, problems, tokens, args, stage)
+        [run.tokenizer.encode(next(texts)) + [run.tokenizer.eos] for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.n))
+    result, mistakes = train.evaluate(run, problems)
     assert (result["correct"], result["total"]) == (4, 8)
     assert [p for p, _ in mistakes] == problems[1::2] and mistakes[0][1] == "### " + problems[0].answer
 
 
 def test_a_process_without_a_problem_of_its_own_adds_nothing(finished, monkeypatch):
     """Two processes and one problem: the other's counts are loss 3.0 on 2 tokens, 5 made, no thought, 1 right of 1."""
-    gpt, tokenizer, args, stage, _ = train.open_run(finished, "cpu")
-    monkeypatch.setattr(train, "summed", lambda counts: counts + torch.tensor([3.0, 2, 5, 0, 0, 1, 0]))
-    result, mistakes = train.evaluate(gpt, tokenizer, [], [], args, stage)
+    monkeypatch.setattr(train, "summed", lambda counts: counts + torch.tensor([3.0, 2, 5, 0, 1, 0]))
+    result, mistakes = train.evaluate(opened(finished)[0], [])
     assert result == dict(loss=1.5, correct=1, total=1, tokens=5.0) and mistakes == []
 
 
@@ -346,20 +367,6 @@ def test_problems_without_steps_train_from_a_folder_with_nothing_but_the_default
         data.write([data.Problem(f"Is it {i}?", [], "Yes") for i in range(4)], tmp_path / f"{split}.json")
     train.main(["--dataset", str(tmp_path), "--method", "no_cot", "--epochs", "1", "--n_layer", "1", "--device", "cpu", "--out", str(tmp_path / "run")])
     assert train.main(["--eval_only", "--out", str(tmp_path / "run"), "--device", "cpu"])["total"] == 4
-
-
-def test_counting_tokens_counts_thoughts_but_not_pauses(finished, tmp_path):
-    """The paper's "tokens": what the model makes. A run's thoughts are made, pause tokens are given to it."""
-    pause = run(tmp_path / "pause", "--method", "pause")
-    for out, fillers in (finished, 3), (pause, 0):
-        gpt, saved = coconut.load(out / "best.pt")
-        args, tokenizer = Namespace(**saved["args"]), data.Tokenizer(saved["words"])
-        problems = data.problem_sets(args, ("test",))["test"]
-        tokens = [data.Tokens.of(p, tokenizer) for p in problems]
-        result, _ = train.evaluate(gpt, tokenizer, problems, tokens, args, saved["stage"])
-        made = [len(coconut.generate(gpt.eval(), b, tokenizer.eos, 128)[0][0]) for b in
-                (data.collate([data.encode(t, tokenizer, train.METHODS[args.method][0], 3, 3)]) for t in tokens)]
-        assert result["tokens"] == fillers + sum(made) / len(made)
 
 
 # ---- where a run starts, GSM8K, the classifier, several processes
@@ -390,9 +397,9 @@ GSM_RUN = ("--dataset gsm8k --setting paper --batch_size 8 --epochs 3 --epochs_f
 
 def test_gsm8k_trains_from_gpt2_and_another_run_from_that(offline, tmp_path, capsys):
     train.main([*GSM_RUN, str(tmp_path / "one"), "--lr", "0"])
-    gpt, tokenizer, run, stage, last_stage = train.open_run(tmp_path / "one", "cpu")
-    start, _ = train.pretrained("gpt2")
-    assert (stage, last_stage, run.c, tokenizer.words) == (2, 2, 2, None)       # stage K + 1, for chains of more than K steps
+    run, start = train.open_run(tmp_path / "one", "cpu"), train.pretrained("gpt2")[0]
+    gpt, tokenizer = run.gpt, run.tokenizer
+    assert (run.stage, run.last_stage, run.settings.c, tokenizer.words) == (2, 2, 2, None)      # stage K + 1, for chains of more than K steps
     assert torch.equal(gpt.wte.weight[:258], start.wte.weight) and gpt.config.vocab_size == 320
     assert torch.equal(gpt.wte.weight[258:261], start.wte.weight[[256] * 3]) and tokenizer.pause == 260         # like "<<"
     assert [r["total"] for r in records(tmp_path / "one") if r["kind"] == "test"] == [6]
@@ -444,14 +451,9 @@ def test_without_network_one_line_says_what_is_missing_and_what_to_do(offline, t
 def test_a_run_with_the_classifier_reports_how_many_thoughts_it_took(tmp_path, capsys):
     out = run(tmp_path / "stop", "--stop", "classifier", "--min_steps", "1", "--lr", "0.01")
     result = records(out)[-1]
-    assert 1 <= result["thoughts"] <= 3 and 0 <= result["own_number"] <= 1
-    assert "thoughts, as many as steps * c in" in capsys.readouterr().out
-    gpt, tokenizer, args, stage, _ = train.open_run(out, "cpu")
-    problems = data.problem_sets(args, ("test",))["test"]
-    taken = train.ask(gpt, tokenizer, problems, args, 3, stop=True)[3].tolist()
+    assert 1 <= result["thoughts"] <= 3 and f" | {result['thoughts']:.1f} thoughts" in capsys.readouterr().out
+    taken = train.ask(*opened(out), 3, stop=True)[3].tolist()
     assert sum(taken) / len(taken) == pytest.approx(result["thoughts"])
-    steps = [len(p.steps) for p in problems]
-    assert sum(map(int.__eq__, taken, steps)) / len(taken) == pytest.approx(result["own_number"])
 
 
 @pytest.mark.parametrize("flag", ["--stop classifier", "--c_ramp"])
@@ -491,37 +493,13 @@ def test_two_processes_are_one_with_the_same_batch(tmp_path):
 
 # ---- trust
 
-def change_checkpoint(finished, folder, change, *names):
-    shutil.copytree(finished, folder)
-    for name in names:
-        saved = torch.load(folder / name, weights_only=True)
-        change(saved)
-        torch.save(saved, folder / name)
-    return folder
-
-
-@pytest.mark.parametrize("change", [
-    lambda s: s["args"].update(n_layer=0), lambda s: s["args"].update(lr="fast"), lambda s: s["args"].update(c=10**30 * -1),
-    lambda s: s["args"].update(unheard_of=1), lambda s: s["args"].update(method="telepathy"), lambda s: s["args"].update(dataset=["prosqa"]),
-    lambda s: s["args"].update(mix=float("nan")), lambda s: s["args"].update({"lr --eval_only": 1}), lambda s: s.update(args=3), lambda s: s.pop("args"), lambda s: s.pop("words"), lambda s: s.update(words=[3]),
-    lambda s: s.update(words="abc"), lambda s: s["words"].append("more"), lambda s: s.update(stage=9), lambda s: s.update(stage="last"), lambda s: s.pop("last_stage")])
-def test_a_run_with_strange_settings_is_refused_in_one_line(finished, tmp_path, capsys, change):
-    out = str(change_checkpoint(finished, tmp_path / "run", change, "best.pt", "last.pt"))
-    for command in (lambda: sample.main([out]), lambda: train.main(["--eval_only", "--out", out]), lambda: train.main(["--out", out, "--resume", "--device", "cpu"])):
-        with pytest.raises(SystemExit) as e:
-            data.run_or_explain(command)
-        err = capsys.readouterr().err
-        assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and out in err, err
-
-
-@pytest.mark.parametrize("change", [lambda s: s.pop("optimizers"), lambda s: s.update(optimizers=[]), lambda s: s["optimizers"][0]["state"].update({0: 7}),
-                                    lambda s: s.pop("epoch"), lambda s: s.update(epoch="two"), lambda s: s.update(log_size="all"), lambda s: s.update(best=None)])
-def test_a_run_that_cannot_go_on_is_refused_in_one_line(finished, tmp_path, capsys, change):
-    out = str(change_checkpoint(finished, tmp_path / "run", change, "last.pt"))
-    with pytest.raises(SystemExit) as e:
-        data.run_or_explain(lambda: train.main(["--out", out, "--resume", "--device", "cpu"]))
-    err = capsys.readouterr().err
-    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and out in err, err
+def test_a_checkpoint_that_is_no_run_is_refused_in_one_line(finished, tmp_path):
+    for field in ("args", "words", "stage"):
+        saved = torch.load(finished / "best.pt", weights_only=True)
+        del saved[field]
+        torch.save(saved, tmp_path / "best.pt")
+        with pytest.raises(ValueError, match=rf"\A.*best.pt does not hold a run.*{field}.*\Z"):
+            train.open_run(tmp_path, "cpu")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, monkeypatch):
@@ -548,18 +526,18 @@ def test_test_problems_among_the_training_problems_are_counted(tmp_path, capsys)
 
 
 def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_the_question_nothing(finished, monkeypatch):
-    gpt, tokenizer, args, stage, _ = train.open_run(finished, "cpu")
+    run, _ = opened(finished)
     for name in ("prosqa", "prontoqa"):
         problems = data.generate(name, dict(train=0, valid=0, test=60))["test"]
-        words = data.Tokenizer.of(problems)
-        tokens = data.TokenSet.of(problems, words)
-        blank = GPT(GPTConfig(vocab_size=words.vocab_size, n_layer=1, n_head=2, n_embd=16))
-        result, _ = train.evaluate(blank, words, problems, tokens, args, stage)
+        words = run.tokenizer = data.Tokenizer.of(problems)
+        words.read(problems)
+        run.gpt = GPT(GPTConfig(vocab_size=words.vocab_size, n_layer=1, n_head=2, n_embd=16))
+        result, _ = train.evaluate(run, problems)
         assert result["correct"] == 0                           # it does not know how to write an answer, let alone which
         with monkeypatch.context() as m:
             m.setattr(coconut, "generate", lambda gpt, batch, *_: (
                 [[i for i in row if i] for row in batch.question.tolist()], torch.zeros(len(batch.length), 1, 1), batch.n))
-            assert train.evaluate(blank, words, problems, tokens, args, stage)[0]["correct"] == 0
+            assert train.evaluate(run, problems)[0]["correct"] == 0
         # Guessing one of the two answers at random is right in half of the cases.
         guesses, rng = [], random.Random(0)
         for p in problems:
@@ -568,14 +546,14 @@ def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_t
         guesses = iter(guesses)
         with monkeypatch.context() as m:
             m.setattr(coconut, "generate", lambda gpt, batch, *_: ([next(guesses) for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.n))
-            assert 18 <= train.evaluate(blank, words, problems, tokens, args, stage)[0]["correct"] <= 42
+            assert 18 <= train.evaluate(run, problems)[0]["correct"] <= 42
 
 
 # ---- mistakes
 
 @pytest.mark.parametrize("command, says", [
     ("--dataset nothere", "unknown dataset nothere"), ("--method telepathy", "telepathy"), ("--c 0", "--c: 0 is not at least 1"),
-    ("--dataset prontoqa --hops 9", "9 hops"), ("--dataset {tmp} --data_seed 1", "--data_seed is for generated problems"), ("--dataset {tmp} --easy_epochs 1", "--easy_epochs does not apply"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
+    ("--dataset {tmp} --data_seed 1", "--data_seed does not apply"), ("--dataset {tmp} --easy_epochs 1", "--easy_epochs does not apply"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
     ("--n_head 5", "no multiple of --n_head 5"), ("--lr fast", "fast"), ("--mix 2", "--mix: 2 is not between 0 and 1"),
     ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"),
     ("--out {run}", "--resume"), ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
@@ -583,7 +561,7 @@ def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_t
     ("--nodes 4 --names 2 --min_steps 1 --max_steps 1 --neg_steps 1 --train_size 1000", "different prosqa problems"),
     ("--eval_only --out {run} --dataset prontoqa", "trained on prosqa"),
     ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes"), ("--init {run} --dataset prontoqa --train_size 20", "words of these problems are new"),
-    ("--eval_only --out {run} --names 38 --nodes 28", "words of these problems are new"), ("--init nothere", "there is no nothere")])
+    ("--eval_only --out {run} --names 38 --nodes 28", "words of these problems are new"), ("--init nothere --train_size 20", "there is no nothere")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as e:
@@ -616,14 +594,14 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(finished, tmp_path, capsy
 
 def test_buckets_hold_every_problem_once_and_batches_of_like_length():
     rng = random.Random(0)
-    tokens = [data.Tokens([9] * rng.randint(5, 60), [[1, 2]], [3, 4]) for _ in range(130)]
+    problems = [data.Problem("", [], "", ids=([9] * rng.randint(5, 60), [[1, 2]], [3, 4])) for _ in range(130)]
     tokenizer = Namespace(bot=11, eot=12, pause=13)
 
     def lengths(**flags):
-        args = settings(batch_size=8, micro_batch=8, **flags)
-        return [micros[0].length.tolist() for _, micros in train.batches(tokens, tokenizer, args, 2, 0, random.Random(1))]
+        run = a_run(tokenizer, 2, batch_size=8, micro_batch=8, **flags)
+        return [micros[0].length.tolist() for _, micros in train.batches(run, problems, random.Random(1))]
     plain, bucketed = lengths(bucket=1), lengths(bucket=4)
-    assert sorted(sum(plain, [])) == sorted(sum(bucketed, [])) == sorted(len(t.question) + 1 for t in tokens)
+    assert sorted(sum(plain, [])) == sorted(sum(bucketed, [])) == sorted(len(p.ids[0]) + 1 for p in problems)
 
     def padding(batches):
         return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
@@ -634,21 +612,19 @@ def test_buckets_hold_every_problem_once_and_batches_of_like_length():
 
 def test_bf16_is_the_same_model_in_fewer_digits(finished, monkeypatch):
     """Weights, gradients and thoughts stay float32; the loss moves in the third digit."""
-    gpt, tokenizer, args, *_ = train.open_run(finished, "cpu")
-    problems = data.problem_sets(args, ("test",))["test"]
-    tokens, result = data.TokenSet.of(problems, tokenizer), {}
+    (run, problems), result = opened(finished), {}
     for bf16 in (False, True):
-        monkeypatch.setattr(train, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16, enabled=bf16))
-        result[bf16], _ = train.evaluate(gpt, tokenizer, problems, tokens, args, 3)
+        monkeypatch.setattr(train.Run, "autocast", lambda _: torch.autocast("cpu", torch.bfloat16, enabled=bf16))
+        result[bf16], _ = train.evaluate(run, problems)
         used = []
         with monkeypatch.context() as m:
             m.setattr(coconut, "generate", lambda gpt, batch, *_: used.append(torch.is_autocast_enabled("cpu")) or (
                 [[0]] * len(batch.length), torch.zeros(len(batch.length), 3, 1), batch.n))
-            train.ask(gpt, tokenizer, problems, args, 3)
+            train.ask(run, problems, 3)
         assert used == [bf16]                       # answers are given in the run's own precision, for sample.py too
     assert result[True]["loss"] != result[False]["loss"] == pytest.approx(result[True]["loss"], rel=0.02)
-    with train.autocast(gpt, args):
-        batch = data.collate([data.encode(tokens[0], tokenizer, "thought", 15, 3)])
+    with run.autocast():
+        gpt, batch = run.gpt, data.collate([data.encode(problems[0].ids, run.tokenizer, "thought", 15, 3)])
         chain, *_ = coconut.think(gpt, batch.question, batch.length, batch.n)
         coconut.loss(gpt, batch).backward()
     assert chain.dtype == torch.float32 and all(p.grad.dtype == torch.float32 for p in gpt.parameters() if p.grad is not None)
@@ -656,7 +632,7 @@ def test_bf16_is_the_same_model_in_fewer_digits(finished, monkeypatch):
 
 def test_training_itself_is_under_autocast(tmp_path, monkeypatch):
     plain = torch.load(run(tmp_path / "a", "--epochs", 1) / "last.pt", weights_only=True)["model"]
-    monkeypatch.setattr(train, "autocast", lambda *_: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(train.Run, "autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
     rounded = torch.load(run(tmp_path / "b", "--epochs", 1) / "last.pt", weights_only=True)["model"]
     assert any(not torch.equal(plain[name], rounded[name]) for name in plain)
 
@@ -667,7 +643,7 @@ def test_bf16_is_a_gpus_wherever_the_run_was_trained(device, able, float32, bf16
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: able and not including_emulation)
     monkeypatch.setattr(torch, "autocast", lambda *args, enabled: (*args, enabled))
     gpt = Namespace(wte=Namespace(weight=Namespace(device=torch.device(device))))
-    assert train.autocast(gpt, Namespace(float32=float32)) == (device, torch.bfloat16, bf16)
+    assert a_run(None, 0, gpt, float32=float32).autocast() == (device, torch.bfloat16, bf16)
 
 
 def test_muon_is_torchs_in_more_digits():
