@@ -24,7 +24,7 @@ from dataclasses import asdict
 import torch
 import torch.nn.functional as F
 
-from gpt import GPT, GPTConfig, Mistake, columns_of
+from gpt import GPT, GPTConfig, UserError, columns_of
 
 
 def explicit_forward(gpt, question, n, language, detach=False):
@@ -121,13 +121,13 @@ def generate(gpt, batch, eos, max_new_tokens, stop=False, given=None):
     Of the batch it takes the questions, the numbers of thoughts and, to start with, the first token of the
     language (<eot>). stop: a problem's thoughts end already where the classifier says so. given: as in think.
     Returns for each problem the new ids, with <eos> if it came; the thoughts (B, N, C), and how many of them
-    count (B,). A Mistake (a ValueError) where the model has no position for even one word.
+    count (B,). A UserError (a ValueError) where the model has no position for even one word.
     """
     size, n, first = gpt.config.block_size, batch.n, batch.language[:, :1]
     room = size - batch.length - n                                          # (B,) positions left for words
     if room.min() < 1:
-        raise Mistake(f"question and thoughts take {size - int(room.min()):,} positions, "
-                      f"but the model has {size:,}")
+        raise UserError(f"question and thoughts take {size - int(room.min()):,} positions, "
+                        f"but the model has {size:,}")
     room = room.clamp(max=max_new_tokens)
     thoughts, cache, mask = think(gpt, batch.question, batch.length, n, given=given)
     Tq, N = batch.question.size(1), thoughts.size(1)
@@ -172,8 +172,8 @@ def load(path, device="cpu"):
         gpt.load_state_dict(saved["model"])
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
         why = str(e).split("\n")[0]
-        raise Mistake(f"{path} is not a whole checkpoint of this program ({why}): "
-                      "train it again, or name another run") from None
+        raise UserError(f"{path} is not a whole checkpoint of this program ({why}): "
+                        "train it again, or name another run") from None
     return gpt, saved
 
 

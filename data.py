@@ -27,7 +27,7 @@ from pathlib import Path
 import tiktoken
 import torch
 
-from gpt import Mistake, download
+from gpt import UserError, download
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Problem:
     steps: list             # the written chain of thought, one sentence group per step
     answer: str
     graph: dict = None      # ProsQA only: idx_to_symbol, edges [[from, to], ...], root, target, neg_target
-    ids: tuple = field(default=None, compare=False)     # (question, [step, ...], answer) as tokens (Tokenizer.read)
+    ids: tuple = field(default=None, compare=False)     # question, [step, ...], answer: see Tokenizer.read
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -165,9 +165,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
     concepts, entities = PROSQA_CONCEPTS[:names], PROSQA_ENTITIES[:names]
     most = len(concepts) + len(entities)
     if nodes > most:
-        raise Mistake(f"{nodes} nodes are more than the {most} names for them: ask for fewer")
+        raise UserError(f"{nodes} nodes are more than the {most} names for them: ask for fewer")
     if min_steps > max_steps:
-        raise Mistake(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
+        raise UserError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
     wanted = range(min_steps, max_steps + 1)
     if even_steps:
         wanted = [rng.choice(wanted)]
@@ -183,8 +183,8 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
         if roots and steps in wanted and named:
             break
     else:
-        raise Mistake(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
-                      f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps, neg_steps or parents")
+        raise UserError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
+                        f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps, neg_steps or parents")
     root = rng.choice(roots)
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
     neg_target = rng.choice(wrong[1 - root])
@@ -260,36 +260,37 @@ def generate(name, sizes, seed=0, **options):
                 seen.add(problem.question)
                 problems.append(problem)
             elif again == 10_000:
-                raise Mistake(f"there are no {sizes[split]:,} different {name} problems of this kind: "
-                              "ask for fewer, or for larger ones")
+                raise UserError(f"there are no {sizes[split]:,} different {name} problems of this kind: "
+                                "ask for fewer, or for larger ones")
         sets[split] = problems
     return sets
 
 
 def read(path):
-    """The problems in a file: .json in the official format, a list of {"question", "steps", "answer"}, or .txt
-    in GSM8K-Aug's, a line each: "question||step step #### answer"."""
+    """The problems in a file: .json in the official format, a list of {"question", "steps", "answer"}, or
+    .txt in GSM8K-Aug's, a line each: "question||step step #### answer"."""
     try:
         text = Path(path).read_text(encoding="utf-8")
         items = None if Path(path).suffix == ".txt" else json.loads(text)
     except ValueError as e:
-        raise Mistake(f"{path} is not JSON or UTF-8 text: {e}") from None
+        raise UserError(f"{path} is not JSON or UTF-8 text: {e}") from None
     if items is None:
-        found = [re.fullmatch(r"\s*(\S.*?)\|\|(.*)####\s*(\S.*)", line) for line in text.rstrip().split("\n")]
+        form = r"\s*(\S.*?)\|\|(.*)####\s*(\S.*)"
+        found = [re.fullmatch(form, line) for line in text.rstrip().split("\n")]
         if None in found:
-            raise Mistake(f"{path}: line {1 + found.index(None)} is not 'question||steps #### answer'")
+            raise UserError(f"{path}: line {1 + found.index(None)} is not 'question||steps #### answer'")
         return [Problem(match[1].strip(), match[2].split(), match[3].strip()) for match in found]
     if not isinstance(items, list) or not items:
-        raise Mistake(f"{path}: expected a list of problems, each with question, steps and answer")
+        raise UserError(f"{path}: expected a list of problems, each with question, steps and answer")
     return [_problem(item, f"{path}, item {i}") for i, item in enumerate(items)]
 
 
 def _problem(item, where):
     for field, kind in (("question", str), ("steps", list), ("answer", str)):
         if not isinstance(item, dict) or not isinstance(item.get(field), kind):
-            raise Mistake(f"{where}: field '{field}' is missing or not a {kind.__name__}")
+            raise UserError(f"{where}: field '{field}' is missing or not a {kind.__name__}")
     if not all(isinstance(step, str) for step in item["steps"]):
-        raise Mistake(f"{where}: field 'steps' is not a list of strings")
+        raise UserError(f"{where}: field 'steps' is not a list of strings")
     graph = {k: item[k] for k in ("idx_to_symbol", "edges", "root", "target", "neg_target") if k in item}
     return Problem(item["question"], item["steps"], item["answer"], graph or None)
 
@@ -307,8 +308,8 @@ def load(folder, splits=SPLITS):
         files = [file for pattern in (f"{split}.json", f"{split}.txt", f"*_{split}.json")
                  for file in sorted(Path(folder).glob(pattern))]
         if len(files) != 1:
-            raise Mistake(f"{folder} must hold exactly one of {split}.json, <name>_{split}.json and {split}.txt,"
-                          f" but holds {' and '.join(file.name for file in files) or 'none'}")
+            raise UserError(f"{folder} must hold exactly one of {split}.json, <name>_{split}.json and "
+                            f"{split}.txt, but holds {' and '.join(file.name for file in files) or 'none'}")
         sets[split] = read(files[0])
     return sets
 
@@ -350,8 +351,8 @@ class Tokenizer:
             try:
                 gpt2 = tiktoken.get_encoding("gpt2")
             except OSError as e:
-                raise Mistake(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}): put "
-                              "tiktoken's copy into a folder and set TIKTOKEN_CACHE_DIR to it") from None
+                raise UserError(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}): put "
+                                "tiktoken's copy into a folder and set TIKTOKEN_CACHE_DIR to it") from None
             pattern, ranks = gpt2._pat_str, gpt2._mergeable_ranks
         else:
             tokens = [bytes([i]) for i in range(256)] + [word.encode() for word in words]
@@ -388,8 +389,8 @@ class Tokenizer:
 
 
 def encode(ids, tokenizer, filler=None, removed=0, n=0):
-    """One training sequence from a problem's ids: (question, how many thoughts follow it, language). The first
-    `removed` tokens of the written chain are replaced by `n` fillers.
+    """One training sequence from a problem's ids: (question, number of thoughts after it, language). The
+    first `removed` tokens of the written chain are replaced by `n` fillers.
 
     filler: "thought", "pause", or None, which does without <bot> and <eot> too. For the question "Tom is a x.
     Is Tom a y or z?", the steps "Tom is a x." and "Every x is a y.", the first removed, and n=1 thought:
@@ -416,8 +417,8 @@ class Batch:
     N: int                      # the most of them
     language: torch.Tensor      # (B, Tl) input ids, padded on the right
     target: torch.Tensor        # (B, Tl) the id to predict at each place of `language`, -100 at padding
-    predicted: torch.Tensor     # (predicted,) where target.flatten() is no padding: found here on the CPU, as N
-                                # is, since to find them on a GPU would be to wait for it
+    predicted: torch.Tensor     # (predicted,) where target.flatten() is no padding: found here on the CPU, as
+                                # N is, since looking for them on a GPU would mean waiting for it
 
     def to(self, device):
         """The batch on a device. To a GPU it is copied from pinned memory while the GPU goes on working."""
@@ -431,15 +432,15 @@ class Batch:
 
 
 def collate(sequences):
-    """Sequences from `encode` to one Batch; rows shorter than the longest end in padding (id 0, or -100 in the
-    target)."""
+    """Sequences from `encode` to one Batch. Shorter rows end in padding: id 0, or -100 in the target."""
     def pad(rows, value=0):
         width = max(map(len, rows))
         return torch.tensor([row + [value] * (width - len(row)) for row in rows])
     questions, n, languages = zip(*sequences)
     target = pad([language[1:] for language in languages], -100)
-    return Batch(pad(questions), torch.tensor([len(question) for question in questions]), torch.tensor(n), max(n),
-                 pad([language[:-1] for language in languages]), target, (target.flatten() >= 0).nonzero()[:, 0])
+    return Batch(pad(questions), torch.tensor(list(map(len, questions))), torch.tensor(n), max(n),
+                 pad([language[:-1] for language in languages]), target,
+                 (target.flatten() >= 0).nonzero()[:, 0])
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -542,14 +543,14 @@ def columns(rows, width=100):
 # ------------------------------------------------------------------------------------------------------------
 # What the command lines of data.py, train.py and sample.py share.
 
-COUNT, SHARE, RATE = (1, math.inf), (0, 1), (0, math.inf)       # limits of numbers in a table of settings
+COUNT, ANY, SHARE = (1, math.inf), (0, math.inf), (0, 1)        # limits of numbers in a table of settings
 
 # Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
 # limits or choices, help. data.py itself takes the paper's.
 PROBLEM_SETTINGS = {
     "train_size": (20000, {"prontoqa": 9000, "other": 17886}, COUNT, "training problems"),
-    "valid_size": ({"prontoqa": 200, "other": 300}, {"prontoqa": 200, "other": 300}, COUNT, "validation problems"),
-    "test_size":  ({"prontoqa": 800, "other": 500}, {"prontoqa": 800, "other": 500}, COUNT, "test problems"),
+    "valid_size": (*2 * [{"prontoqa": 200, "other": 300}], COUNT, "validation problems"),
+    "test_size":  (*2 * [{"prontoqa": 800, "other": 500}], COUNT, "test problems"),
     "hops":       (2, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
     "plain":      (True, False, None, 'ProntoQA: begin every rule with "Every"'),
     "nodes":      (9, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
@@ -570,14 +571,16 @@ def defaults(table, setting, dataset):
 
 
 def add_flags(parser, table):
-    """A flag for each row of a table of settings; those not typed are absent from what parse_args returns."""
+    """A flag for each row of a table of settings. Those not typed are absent from what parse_args returns."""
     def told(cell):
         return ", ".join(f"{v} for {k}" for k, v in cell.items()) if isinstance(cell, dict) else cell
     for flag, (quick, paper, limits, about) in table.items():
         value = next(iter(quick.values())) if isinstance(quick, dict) else quick
-        kind = (dict(action=argparse.BooleanOptionalAction) if isinstance(value, bool) else
-                dict(choices=limits) if isinstance(value, str) else dict(type=number(type(value), *limits)))
-        usual = f"default: {told(quick)}" + (f"; in the paper setting {told(paper)}" if paper != quick else "")
+        if isinstance(value, bool):
+            kind = dict(action=argparse.BooleanOptionalAction)
+        else:
+            kind = dict(choices=limits) if isinstance(value, str) else dict(type=number(type(value), *limits))
+        usual = f"default: {told(quick)}" + f"; in the paper setting {told(paper)}" * (paper != quick)
         parser.add_argument(f"--{flag}", default=argparse.SUPPRESS, help=f"{about} ({usual})", **kind)
 
 
@@ -594,23 +597,23 @@ def number(kind, low, high=math.inf):
 
 
 def problem_flags(dataset):
-    """The flags of PROBLEM_SETTINGS that a dataset takes: a folder or gsm8k has problems of its own, so none."""
+    """The flags of PROBLEM_SETTINGS that a dataset takes: none, if its problems are not generated."""
     takes = inspect.signature(GENERATORS[dataset]).parameters if dataset in GENERATORS else ()
     always = ("train_size", "valid_size", "test_size", "data_seed")
     return [flag for flag in PROBLEM_SETTINGS if flag in takes or takes and flag in always]
 
 
 def merged(base, typed):
-    """Settings, {flag: value}, with typed flags in their place. One that the dataset does not take is refused."""
+    """Settings, {flag: value}, overridden by typed flags. One that the dataset does not take is refused."""
     settings = argparse.Namespace(**base | typed)
     for flag in typed:
         if flag in PROBLEM_SETTINGS and flag not in problem_flags(settings.dataset):
-            raise Mistake(f"--{flag} does not apply to {settings.dataset}: leave it out")
+            raise UserError(f"--{flag} does not apply to {settings.dataset}: leave it out")
     return settings
 
 
 def problem_sets(settings, splits=SPLITS):
-    """The problems of settings.dataset: {"train": [Problem, ...], "valid": ...}. It is the name of a generated
+    """The problems of settings.dataset: {"train": [Problem, ...], "valid": ...}. It names a generated
     dataset, gsm8k, a folder, or, where only test problems are wanted, one file."""
     dataset = settings.dataset
     if dataset in GENERATORS:
@@ -620,29 +623,30 @@ def problem_sets(settings, splits=SPLITS):
             sizes["easy"] = sizes["train"]
         return generate(dataset, sizes, options.pop("data_seed"), **options)
     if dataset == "gsm8k":
-        return {split: read(download(GSM8K[split][0], f"gsm8k-{split}.txt", GSM8K[split][1])) for split in splits}
+        files = {split: download(GSM8K[split][0], f"gsm8k-{split}.txt", GSM8K[split][1]) for split in splits}
+        return {split: read(file) for split, file in files.items()}
     if Path(dataset).is_file() and splits == ("test",):
         return {"test": read(dataset)}
     if Path(dataset).is_file():
-        raise Mistake(f"{dataset} is one file, which is enough only for --eval_only: name a folder")
+        raise UserError(f"{dataset} is one file, which is enough only for --eval_only: name a folder")
     if not Path(dataset).is_dir():
-        raise Mistake(f"unknown dataset {dataset}: say prontoqa, prosqa or gsm8k, or name a folder")
+        raise UserError(f"unknown dataset {dataset}: say prontoqa, prosqa or gsm8k, or name a folder")
     return load(dataset, splits)
 
 
 class Parser(argparse.ArgumentParser):
     """A wrong flag gets one line, like every user error, and not the usage as well."""
     def error(self, message):
-        raise Mistake(message)
+        raise UserError(message)
 
 
 def run_or_explain(main):
-    """Run a command. A user error is printed in one line, without a traceback, and ends it with exit code 2."""
+    """Run a command. A user error is printed in one line, without a traceback; the exit code is then 2."""
     try:
         main()
     except BrokenPipeError:                 # the reader of our output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (Mistake, OSError) as e:
+    except (UserError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as e:

@@ -27,8 +27,8 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
-class Mistake(ValueError):
-    """A user error, which the commands print in one line. Any other error is a bug and keeps its traceback."""
+class UserError(ValueError):
+    """The commands print it in one line. Any other error is a bug and keeps its traceback."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x, bias, past, only=None):
         """x (B, T, C); bias, added to the scores, 0 or -inf, as (B or 1, 1, T or 1, S), or None: causal only;
         past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each (B, nh, -, hs), or None;
-        only (B,): in each row just this position asks, and all answer it with keys and values.
+        only (B,): in each row just this position has a query; keys and values are those of all.
         Returns (B, T, C), or (B, 1, C) with `only`, and past with the new keys and values added."""
         B, _, C = x.shape
         if only is None:
@@ -76,9 +76,9 @@ class CausalSelfAttention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout,
                                                is_causal=bias is None)
         else:
-            # The first pass's keys and values (the long question) stay in their own tensors, since concatenating
-            # would copy them for every thought. Only the later part grows by concatenation, and nothing is
-            # overwritten: gradients flow on into earlier passes.
+            # The first pass's keys and values (the long question) stay in their own tensors, since
+            # concatenating would copy them for every thought. Only the later part grows by concatenation, and
+            # nothing is overwritten: gradients flow on into earlier passes.
             first, *later = past
             if later:
                 k, v = torch.cat([later[0][0], k], dim=2), torch.cat([later[0][1], v], dim=2)
@@ -125,7 +125,7 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         if config.n_head < 1 or config.n_embd % config.n_head:
-            raise Mistake(f"n_embd {config.n_embd} is no multiple of n_head {config.n_head}")
+            raise UserError(f"n_embd {config.n_embd} is no multiple of n_head {config.n_head}")
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)   # words; also the output head
         self.wpe = nn.Embedding(config.block_size, config.n_embd)   # positions
@@ -138,10 +138,10 @@ class GPT(nn.Module):
     def reset(self):
         """Draw random weights: normal, biases 0; what ends a residual branch is divided by sqrt(2 * n_layer).
 
-        Differs from GPT-2, whose standard deviation is 0.02 everywhere. That suits its 768 dimensions and weeks
-        of training; narrow models hardly move from there for tens of thousands of problems. Here it grows as
-        the width shrinks (0.1 at width 64), embeddings get three times that standard deviation, and the learned
-        positions begin as sinusoids, so that "the word before" need not be discovered.
+        Differs from GPT-2, whose standard deviation is 0.02 everywhere. That suits its 768 dimensions and
+        weeks of training; narrow models hardly move from there for tens of thousands of problems. Here it
+        grows as the width shrinks (0.1 at width 64), embeddings get three times that standard deviation, and
+        the learned positions begin as sinusoids, so that "the word before" need not be discovered.
         """
         C = self.config.n_embd
         std = 0.8 / math.sqrt(C)
@@ -169,8 +169,8 @@ class GPT(nn.Module):
         mask       (B, S)     True at the columns, cached and new, that hold something; None when all do
         cache      per layer the keys and values of the first pass and of all later ones, as two pairs of
                    (B, nh, -, hs), together S - T columns; None at the start
-        only       (B,)       at the start: the one position of each row whose hidden state is wanted. The last
-                   block then needs keys and values of all, but the rest of its work there alone
+        only       (B,)       at the start: the one position of each row whose hidden state is wanted. The
+                   last block then computes keys and values for all positions, everything else for that one
         Returns the last hidden states (B, T, C), or (B, 1, C) with `only`, after the final layer norm, and
         the cache, grown by T.
         """
@@ -223,7 +223,7 @@ def download(url, name, sha256=None):
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
         except (OSError, RuntimeError, HTTPException) as e:
             why = " ".join(str(e).split())
-            raise Mistake(f"{url} could not be fetched ({why}): put a copy at {path}") from None
+            raise UserError(f"{url} could not be fetched ({why}): put a copy at {path}") from None
     return path
 
 
@@ -236,10 +236,10 @@ def from_pretrained(name, n_head=None):
     path = Path(name)
     if name in OFFICIAL:
         revision, sha256 = OFFICIAL[name]
-        path = download(f"https://huggingface.co/openai-community/{name}/resolve/{revision}/pytorch_model.bin",
-                        f"{name}-{revision[:8]}.bin", sha256)
+        path = download(f"https://huggingface.co/openai-community/{name}/resolve/{revision}/"
+                        "pytorch_model.bin", f"{name}-{revision[:8]}.bin", sha256)
     if not path.is_file():
-        raise Mistake(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
+        raise UserError(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
     try:
         weights = {}
         for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items():
@@ -253,14 +253,14 @@ def from_pretrained(name, n_head=None):
         gpt = GPT(GPTConfig(words, places, layers, n_head or max(1, width // 64), width))
         gpt.load_state_dict(weights)
     except (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as e:
-        raise Mistake(f"{path} does not hold a GPT-2: {' '.join(str(e).split())}") from None
+        raise UserError(f"{path} does not hold a GPT-2: {' '.join(str(e).split())}") from None
     return gpt
 
 
 @torch.no_grad()
 def grow(gpt, like, new):
-    """Append `new` words, each with the embedding of word `like` (the official code's "<<", so that they begin
-    as something known), and pad the vocabulary to a multiple of 64, which GPUs multiply faster."""
+    """Append `new` words, each with the embedding of word `like` (the official code's "<<", so that they
+    begin as something known), and pad the vocabulary to a multiple of 64, which GPUs multiply faster."""
     old, V = gpt.wte.weight, gpt.config.vocab_size
     unused = -(V + new) % 64                        # the mean word's score is never the highest
     rows = [old, old[like].expand(new, -1), old.mean(dim=0).expand(unused, -1)]

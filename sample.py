@@ -19,6 +19,7 @@ left, and the probabilities of the first word that it could write are a picture 
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -31,7 +32,7 @@ import torch
 import coconut
 import data
 import train
-from gpt import Mistake
+from gpt import UserError
 
 
 def in_words(run, thoughts, top=5):
@@ -95,7 +96,7 @@ def node_values(run, problem, k):
     batch = data.collate([data.encode((question, [], row), tokenizer, filler, 0, n) for row in ids])
     batch = batch.to(gpt.wte.weight.device)
     if batch.question.size(1) + n + batch.language.size(1) > gpt.config.block_size:
-        raise Mistake(f"{n} thoughts and the question are more than the model's positions")
+        raise UserError(f"{n} thoughts and the question are more than the model's positions")
     with run.autocast():
         thoughts, cache, mask = coconut.think(gpt, batch.question[:1], batch.length[:1], batch.n[:1])
         cache = [[(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in layer]
@@ -162,26 +163,25 @@ def draw_tree(plt, rows):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# The other looks. Each gives heads and rows of a table, where a float is a share; one function prints any of
-# them, and two draw them: lines, or bars.
+# The other looks are tables. One function prints any of them, and two draw them, as lines or as bars.
 
 def show_table(heads, rows):
-    """A table, each column as wide as its widest cell: text to the left, numbers to the right."""
+    """A table, each column as wide as its widest cell: text to the left, numbers to the right, floats as
+    shares. A head may have several lines."""
     cells = [[f"{cell:.1%}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    heads = [[*head.split("\n"), ""][:2] for head in heads]
-    lines = [*zip(*heads), *cells] if any(second for _, second in heads) else [[first for first, _ in heads], *cells]
+    lines = [*itertools.zip_longest(*(head.split("\n") for head in heads), fillvalue=""), *cells]
     columns = []
     for i, column in enumerate(zip(*lines)):
-        width = max(map(len, column))
-        text = all(isinstance(row[i], str) for row in rows)
+        width, text = max(map(len, column)), all(isinstance(row[i], str) for row in rows)
         columns.append([cell.ljust(width) if text else cell.rjust(width) for cell in column])
     for line in zip(*columns):
         print("  ".join(line).rstrip())
 
 
 def draw_lines(plt, panels):
-    """panels: {what is drawn: ({name: (xs, ys)}, settings of the axes)}, side by side."""
-    _, axes = plt.subplots(1, len(panels), figsize=(1 + 4.5 * len(panels), 3), layout="constrained", squeeze=False)
+    """Panels side by side, each ({name of a line: (xs, ys)}, settings of its axes)."""
+    _, axes = plt.subplots(1, len(panels), figsize=(1 + 4.5 * len(panels), 3), layout="constrained",
+                           squeeze=False)
     for axis, (lines, about) in zip(axes[0], panels):
         for name, (xs, ys) in lines.items():
             axis.plot(xs, ys, ".-", label=name)
@@ -192,9 +192,8 @@ def draw_lines(plt, panels):
 def draw_bars(plt, names, parts, right=None):
     """A bar for each name, of parts {what: shares} one after the other; dots at the shares that are right."""
     figure, axes = plt.subplots(figsize=(7, 0.3 * len(names) + 1.2), layout="constrained")
-    left = [0.0] * len(names)
-    colors = "#2a7f3f", "#8fcf9f", "#c0392b", "#e8a798", "#4d7eb8", "#b5c9e2"
-    for (what, shares), color in zip(parts.items(), colors[-len(parts):] if len(parts) > 1 else colors[4:]):
+    left, colors = [0.0] * len(names), ("#2a7f3f", "#8fcf9f", "#c0392b", "#e8a798", "#4d7eb8", "#b5c9e2")
+    for (what, shares), color in zip(parts.items(), colors):
         axes.barh(names, shares, left=left, label=what, color=color)
         left = [a + b for a, b in zip(left, shares)]
     if right:
@@ -211,20 +210,20 @@ def share(problems, texts):
 def sweep(run, problems):
     """After k = 0 ... K steps of thought (0 alone, if the method has neither thoughts nor pauses): k, answers
     right, and each class of path."""
-    rows = []
+    rows, names = [], data.PATH_CLASSES
     for k in range(run.settings.stages + 1) if train.METHODS[run.settings.method][0] else [0]:
         texts, *_ = train.ask(run, problems, k * run.settings.c)
         classes = Counter(data.classify_path(p, text, k > 0) for p, text in zip(problems, texts))
-        rows.append((k, share(problems, texts), *(classes[name] / len(problems) for name in data.PATH_CLASSES)))
-    return ["steps of\nthought", "answer\nright", *(name.replace(" ", "\n") for name in data.PATH_CLASSES)], rows
+        rows.append((k, share(problems, texts), *(classes[name] / len(problems) for name in names)))
+    return ["steps of\nthought", "answer\nright", *(name.replace(" ", "\n") for name in names)], rows
 
 
 def corrupt(run, problems):
     """Accuracy when the thoughts (or pauses) are tampered with: what was done, and the answers right.
 
-    Noise has the mean and standard deviation of the numbers in all thoughts of the test set. Whatever is put in
-    is fed back as the input, so that thoughts after it see it; another order and another problem's are of the
-    run's own, untouched thoughts. Another problem is one with as many steps, where there is one.
+    Noise has the mean and standard deviation of the numbers in all thoughts of the test set. Whatever is put
+    in is fed back as the input, so that thoughts after it see it; another order and another problem's are of
+    the run's own, untouched thoughts. Another problem is one with as many steps, where there is one.
     """
     torch.manual_seed(0)
     n, pauses = run.fillers(), train.METHODS[run.settings.method][0] == "pause"
@@ -253,9 +252,9 @@ def corrupt(run, problems):
 
 
 def parallel(run, problems):
-    """What the step written after k = 1 or 2 steps of thought could begin with. For each k the mean probability
-    of the best 1, 2, 3 nodes, and of those that the entity does not reach; and the nodes as far from the entity
-    as that step, as rows (k, value, height, leads to the target)."""
+    """What the step written after k = 1 or 2 steps of thought could begin with. For each k the mean
+    probability of the best 1, 2, 3 nodes, and of those that the entity does not reach; and the nodes as far
+    from the entity as that step, as rows (k, value, height, leads to the target)."""
     nodes, best = [], {1: [], 2: []}
     for problem in problems:
         edges, path = list(data.told_edges(problem.question).values()), path_of(problem)
@@ -267,31 +266,34 @@ def parallel(run, problems):
                 break
             values = node_values(run, problem, k)
             top = sorted(values.values(), reverse=True)
-            best[k].append([*(sum(top[:m]) for m in (1, 2, 3)), sum(values[v] for v in values.keys() - reached)])
-            nodes += [(k, values[v], height(edges, v), path[-1] in data.distances(edges, v)) for v in sorted(ring)]
+            lost = sum(values[v] for v in values.keys() - reached)
+            best[k].append([*(sum(top[:m]) for m in (1, 2, 3)), lost])
+            nodes += [(k, values[v], height(edges, v), path[-1] in data.distances(edges, v))
+                      for v in sorted(ring)]
     if not best[1]:
-        raise Mistake("no problem has two steps or more: nothing is written after a thought")
+        raise UserError("no problem has two steps or more: nothing is written after a thought")
     return [(k, *torch.tensor(shares).mean(0).tolist()) for k, shares in best.items() if shares], nodes
 
 
 def by_height(nodes):
-    """The rows of `parallel` by height: k, height, mean value and number of the nodes that lead to the target, and
-    of those that lead elsewhere."""
+    """The nodes of `parallel` by height: k, height, mean value and number of the nodes that lead to the
+    target, and of those that lead elsewhere."""
     rows = []
     for k in sorted({node[0] for node in nodes}):
-        for high in ("all", *sorted({node[2] for node in nodes if node[0] == k})):
+        some = [node for node in nodes if node[0] == k]
+        for high in ("all", *sorted({node[2] for node in some})):
             row = [k, high]
             for leads in (True, False):
-                some = [node[1] for node in nodes if node[0] == k and high in ("all", node[2]) and node[3] == leads]
-                row += [statistics.mean(some) if some else "-", len(some)]
+                values = [node[1] for node in some if high in ("all", node[2]) and node[3] == leads]
+                row += [statistics.mean(values) if values else "-", len(values)]
             rows.append(row)
     return rows
 
 
 def compare(runs, problems):
-    """Runs on the same problems: rows (number of steps, problems, share right in each run), the last for all; and
-    for each run after the first (only the first is right, only that run is, p), two-sided, by McNemar's exact
-    test: if both were equally good, a problem that only one gets right would be either's.
+    """Runs on the same problems: rows (number of steps, problems, share right in each run), the last for all;
+    and for each run after the first (only the first is right, only that run is, p), two-sided, by McNemar's
+    exact test: if both were equally good, a problem that only one gets right would be either's.
     """
     right = []
     for run in runs:
@@ -319,9 +321,9 @@ def logs(paths):
         try:
             found[name] = [json.loads(line) for line in path.read_text().splitlines()]
         except (OSError, ValueError):
-            raise Mistake(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
+            raise UserError(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
         if not any(record["kind"] == "valid" for record in found[name]):
-            raise Mistake(f"{path} has no whole epoch yet: wait, or name another")
+            raise UserError(f"{path} has no whole epoch yet: wait, or name another")
     return found
 
 
@@ -358,7 +360,8 @@ def results(found):
         rows.append((Path(dataset).name, method, len(group), f"{statistics.mean(accuracy):5.1f}{spread}",
                      f"{statistics.mean(tokens):6.1f}", round(statistics.mean(minutes)),
                      TABLE_1[method].get(dataset, "-"), unusual))
-    return ["dataset", "method", "runs", "accuracy", "tokens", "minutes", "the paper's accuracy, tokens", "with"], rows
+    heads = "dataset method runs accuracy tokens minutes".split()
+    return heads + ["the paper's accuracy, tokens", "with"], rows
 
 
 def show_curves(found):
@@ -391,7 +394,7 @@ THINKING = ("tree", "parallel", "corrupt")              # for runs with thoughts
 
 
 def look_at(look, runs, names, problems):
-    """Print what a look shows of the problems. Returns how to draw it: (function, its arguments after plt)."""
+    """Print what a look shows of the problems. Returns how to draw it: a function and its arguments."""
     run = runs[0]
     if look == "tree":
         print(f"question  {problems[-1].question}\nanswer    {problems[-1].answer}\n")
@@ -402,23 +405,27 @@ def look_at(look, runs, names, problems):
         heads, rows = sweep(run, problems)
         show_table(heads, rows)
         steps, right, *classes = zip(*rows)
-        return draw_bars, [f"{k} steps of thought" for k in steps], dict(zip(data.PATH_CLASSES, classes)), right
+        parts = dict(zip(data.PATH_CLASSES, classes))
+        return draw_bars, [f"{k} steps of thought" for k in steps], parts, right
     if look == "corrupt":
         heads, rows = corrupt(run, problems)
         show_table(heads, rows)
         return draw_bars, [row[0] for row in rows], {"right": [row[2] for row in rows]}
     if look == "parallel":
         best, nodes = parallel(run, problems)
-        show_table(["after thought", "best node", "best two", "best three", "out of the entity's reach"], best)
-        print("\nmean value of the nodes as far from the entity as the next step, and how many they are")
         rows = by_height(nodes)
-        show_table(["after thought", "height", "lead to the target", "nodes", "lead elsewhere", "nodes"], rows)
-        lines = {f"after thought {k}": ([1, 2, 3], shares[:3]) for k, *shares in best}
-        heights = {f"thought {k}, leads {where}": list(zip(*((row[1], row[i]) for row in rows if row[0] == k
-                                                           and row[1] != "all" and row[i] != "-"))) or ([], [])
-                   for k, *_ in best for where, i in (("to the target", 2), ("elsewhere", 4))}
-        return draw_lines, [(lines, dict(xlabel="best so many nodes", ylabel="probability they hold", ylim=(0, 1))),
-                            (heights, dict(xlabel="height of the node", ylabel="mean value", ylim=(0, 1)))]
+        show_table(["after thought", "best node", "best two", "best three", "out of reach"], best)
+        print("\nmean value of the nodes as far from the entity as the next step, and how many they are")
+        heads = ["after thought", "height", "lead to the target", "nodes", "lead elsewhere", "nodes"]
+        show_table(heads, rows)
+        lines, heights = {f"after thought {k}": ([1, 2, 3], shares[:3]) for k, *shares in best}, {}
+        for k, *_ in best:
+            for where, i in (("to the target", 2), ("elsewhere", 4)):
+                some = [row for row in rows if row[0] == k and row[1] != "all" and row[i] != "-"]
+                heights[f"thought {k}, leads {where}"] = [row[1] for row in some], [row[i] for row in some]
+        return draw_lines, [
+            (lines, dict(xlabel="best so many nodes", ylabel="probability they hold", ylim=(0, 1))),
+            (heights, dict(xlabel="height of the node", ylabel="mean value", ylim=(0, 1)))]
     rows, tests = compare(runs, problems)
     for i, name in enumerate(names, start=1):
         print(f"run {i}  {name}")
@@ -437,12 +444,13 @@ def refuse_look(look, run, problems):
     """A user error where a look does not suit the problems; a warning where it says little about the run."""
     if look in SEARCHES and not all(data.told_edges(p.question) and data.told_edges(" ".join(p.steps))
                                     for p in problems):
-        raise Mistake("only ProsQA's and ProntoQA's problems have a graph to look at")
+        raise UserError("only ProsQA's and ProntoQA's problems have a graph to look at")
     if look == "sweep_thoughts" and not all(data.told_edges(p.answer) for p in problems):
-        raise Mistake("--sweep_thoughts classifies paths to a target, which only ProsQA has")
+        raise UserError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
     filler, written = train.METHODS[run.settings.method]
     if filler and look in SEARCHES and (written == "removed" or not run.settings.mix):
-        why = "never wrote steps" if written == "removed" else "was trained without --mix, and forgot how to write steps"
+        why = ("never wrote steps" if written == "removed" else
+               "was trained without --mix, and forgot how to write steps")
         print(f"warning: this run {why}: what it does after fewer thoughts says little about "
               "what it has thought by then")
 
@@ -460,7 +468,7 @@ def save_plot(path, draw, *what):
     try:
         import matplotlib
     except ImportError:
-        raise Mistake("--plot needs matplotlib: pip install matplotlib") from None
+        raise UserError("--plot needs matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     draw(plt, *what)
@@ -469,10 +477,10 @@ def save_plot(path, draw, *what):
 
 
 def parse(argv):
-    """The command line: typed problem flags, {flag: value}, and all else; in its .look the look it asks for."""
+    """The command line: typed problem flags, {flag: value}, and all else; .look is the look it asks for."""
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     add = parser.add_argument
-    add("paths", metavar="RUN", nargs="*", help="the run's folder (its best.pt is asked), or a checkpoint; or several")
+    add("paths", metavar="RUN", nargs="*", help="a run's folder (its best.pt is asked), or a checkpoint")
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--question", help="ask this instead of test problems")
     looks.add_argument("--wrong", action="store_true", help="of the test problems, only the mistakes")
@@ -481,7 +489,8 @@ def parse(argv):
     add("--plot", metavar="FILE.png", help="draw a look (all but --table)")
     add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     add("--n", type=data.number(int, 1), help="test problems to ask (default: 3; all for the tables)")
-    add("--dataset", default=argparse.SUPPRESS, help="other test problems: a .json file, a folder, or by the flags below")
+    add("--dataset", default=argparse.SUPPRESS,
+        help="other test problems: a .json file, a folder, or by the flags below")
     data.add_flags(parser, data.PROBLEM_SETTINGS)
     add("--init", help="in place of a run: gpt2 (-medium, -large, -xl), or a copy of it")
     add("--prompt", help="with --init: the text to continue, by 50 tokens")
@@ -495,20 +504,22 @@ def parse(argv):
 def refuse(args, typed):
     """A user error where flags do not go together or lack another, before any run is opened."""
     if bool(args.paths) == bool(args.init) or bool(args.init) != bool(args.prompt):
-        raise Mistake("name a run to ask, or --init gpt2 with a --prompt to continue")
+        raise UserError("name a run to ask, or --init gpt2 with a --prompt to continue")
     if args.plot and args.look in (None, "table"):
-        raise Mistake(f"--plot draws --{', --'.join(look for look in LOOKS if look != 'table')}: add one")
-    if args.plot and (Path(args.plot).suffix not in (".png", ".pdf", ".svg") or not Path(args.plot).parent.is_dir()):
-        raise Mistake(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
+        raise UserError(f"--plot draws --{', --'.join(look for look in LOOKS if look != 'table')}: add one")
+    plot = Path(args.plot or "none.png")
+    if plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir():
+        raise UserError(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
     if args.thoughts is not None and args.look:
-        raise Mistake("--thoughts is for asking problems: leave it out here")
+        raise UserError("--thoughts is for asking problems: leave it out here")
     if args.question and (args.n or typed):
-        raise Mistake("--question is one question: leave out --n and what asks for test problems")
+        raise UserError("--question is one question: leave out --n and what asks for test problems")
     if args.init and (args.look or args.wrong or args.question):
-        raise Mistake("--init continues a --prompt: leave out what asks a run")
-    if len(args.paths) > 1 and args.look not in ("curve", "table", "compare") or len(args.paths) < 2 and args.look == "compare":
-        raise Mistake(f"{len(args.paths)} runs are named: --compare takes two or more, --curve and --table "
-                      "any number, all else one")
+        raise UserError("--init continues a --prompt: leave out what asks a run")
+    several = args.look in ("curve", "table", "compare")
+    if len(args.paths) > 1 and not several or len(args.paths) < 2 and args.look == "compare":
+        raise UserError(f"{len(args.paths)} runs are named: --compare takes two or more, --curve and --table "
+                        "any number, all else one")
 
 
 def open_runs(args, typed, device):
@@ -516,15 +527,16 @@ def open_runs(args, typed, device):
     runs = [train.open_run(path, device) for path in args.paths]
     for path, run in zip(args.paths, runs):
         if (args.thoughts or args.look in THINKING) and train.METHODS[run.settings.method][0] is None:
-            raise Mistake(f"{path} was trained by {run.settings.method}, without thoughts: leave that flag out")
+            raise UserError(f"{path} was trained by {run.settings.method}, without thoughts: "
+                            "leave that flag out")
         if run.stage < run.last_stage:
             print(f"note: {path} has come to stage {run.stage} of {run.last_stage} only")
     if args.question:
         return runs, [data.Problem(args.question, [], "")]
-    kinds = {str([getattr(run.settings, flag) for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag[-5:] != "_size"])
-             for run in runs}
+    flags = [flag for flag in ("dataset", *data.PROBLEM_SETTINGS) if not flag.endswith("_size")]
+    kinds = {str([getattr(run.settings, flag) for flag in flags]) for run in runs}
     if len(kinds) > 1 and "dataset" not in typed:
-        raise Mistake("these runs had different problems: say by --dataset on which to compare them")
+        raise UserError("these runs had different problems: say by --dataset on which to compare them")
     problems = train.test_problems(runs[0], typed, args.paths[0])
     for path, run in zip(args.paths, runs):
         train.refuse_new_words(problems, run, path)
@@ -544,7 +556,7 @@ def main(argv=None):
     else:
         runs, problems = open_runs(args, typed, device)
         if args.look == "tree" and (args.n or 1) > len(problems):
-            raise Mistake(f"--n {args.n}: there are {len(problems)} problems")
+            raise UserError(f"--n {args.n}: there are {len(problems)} problems")
         if args.look:
             refuse_look(args.look, runs[0], problems)
             some = problems[:args.n or (1 if args.look == "tree" else None)]

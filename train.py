@@ -25,8 +25,8 @@ import torch.distributed as dist
 
 import coconut
 import data
-from data import COUNT, RATE, SHARE, Tokenizer
-from gpt import GPT, GPTConfig, Mistake, from_pretrained, grow
+from data import ANY, COUNT, SHARE, Tokenizer
+from gpt import GPT, GPTConfig, UserError, from_pretrained, grow
 
 # The methods as one grid: the filler between question and answer, and what becomes of the written chain.
 METHODS = {
@@ -74,8 +74,8 @@ def schedule(settings, stage, steps, missing=0):
 
 def stage_at(epoch, settings, last):
     """(stage, thoughts still missing in it) of epoch 0, 1, ...: epochs_first epochs of stage 0, then
-    epochs_per_stage each, all others in `last`. With --c_ramp a stage begins with one thought more than the one
-    before and gets another with every epoch, until its c are there."""
+    epochs_per_stage each, all others in `last`. With --c_ramp a stage begins with one thought more than
+    the one before and gets another with every epoch, until its c are there."""
     if METHODS[settings.method][1] == "by token":
         return min(epoch, last), 0
     since = epoch - settings.epochs_first
@@ -96,20 +96,21 @@ def last_stage_of(settings, longest):
 
 
 # Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
-# limits or choices, help. The paper's are from Experiments, Setup. The quick ones make a run of minutes on two
-# cores: how they were found, and what each is worth, is in results/quick.md.
+# limits or choices, help. The paper's are from Experiments, Setup. The quick ones make a run of minutes on
+# two cores: how they were found, and what each is worth, is in results/quick.md.
 SETTINGS = {
     "dataset": ("prosqa", "prosqa", None, "prontoqa, prosqa, gsm8k, or a folder in official format"),
     "method":  ("coconut", "coconut", METHODS, "a row of the table METHODS"),
     "setting": ("quick", "quick", ("quick", "paper"), "which column of defaults"),
     # the curriculum
     "c":                (1, {"gsm8k": 2, "other": 1}, COUNT, "continuous thoughts per reasoning step"),
-    "stages":           (0, {"gsm8k": 3, "other": 0}, (0, math.inf),
+    "stages":           (0, {"gsm8k": 3, "other": 0}, ANY,
                          "K: stages with ever more thoughts; 0: as many as the longest chain has steps"),
-    "epochs":           ({"prontoqa": 17, "other": 19}, 50, COUNT, "epochs in all; those left over train the last stage"),
-    "epochs_first":     (4, {"gsm8k": 6, "other": 5}, (0, math.inf), "epochs in stage 0, where a method has stages"),
+    "epochs":           ({"prontoqa": 17, "other": 19}, 50, COUNT,
+                         "epochs in all; those left over train the last stage"),
+    "epochs_first":     (4, {"gsm8k": 6, "other": 5}, ANY, "epochs in stage 0, where a method has stages"),
     "epochs_per_stage": (2, {"gsm8k": 3, "other": 5}, COUNT, "epochs in each later stage"),
-    "easy_epochs":      ({"prontoqa": 11, "prosqa": 10, "other": 0}, 0, (0, math.inf),
+    "easy_epochs":      ({"prontoqa": 11, "prosqa": 10, "other": 0}, 0, ANY,
                          "epochs of easier problems first (results/quick.md)"),
     "mix":              (0.3, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
@@ -121,7 +122,7 @@ SETTINGS = {
     **data.PROBLEM_SETTINGS,
     # the model
     "init":             ("scratch", "gpt2", None,
-                         "scratch, gpt2 (-medium, -large, -xl), its pytorch_model.bin, or the folder of a run"),
+                         "scratch, gpt2 (-medium, -large, -xl), its pytorch_model.bin, or a run's folder"),
     "n_layer":          (4, 12, COUNT, "transformer blocks"),
     "n_head":           (4, 12, COUNT, "attention heads"),
     "n_embd":           (64, 768, COUNT, "width of the hidden states"),
@@ -129,11 +130,11 @@ SETTINGS = {
     # the optimization
     "batch_size":       (64, 128, COUNT, "problems per optimizer step"),
     "micro_batch":      (32, 128, COUNT, "problems that go through the model at once, to save memory"),
-    "lr":               (1.5e-3, 1e-4, RATE, "AdamW's learning rate"),
-    "muon_lr":          (0.01, 0.0, RATE, "Muon's learning rate for the matrices in the blocks; 0: AdamW for all"),
-    "warmup":           (100, 0, (0, math.inf), "steps until the full learning rate"),
-    "decay":            (0.75, 0.0, SHARE, "share of the run, at its end, in which the learning rate falls to 5 %%"),
-    "weight_decay":     (0.0, 0.01, RATE, "weight decay of both optimizers"),
+    "lr":               (1.5e-3, 1e-4, ANY, "AdamW's learning rate"),
+    "muon_lr":          (0.01, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
+    "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
+    "decay":            (0.75, 0.0, SHARE, "share of the run at whose end the learning rate falls to 5 %%"),
+    "weight_decay":     (0.0, 0.01, ANY, "weight decay of both optimizers"),
     "reset_optimizer":  (False, True, None, "a new optimizer at every stage"),
     # speed, evaluation, chance
     "bucket":           (1, 8, COUNT, "batches of problems of like length are cut from so many random ones"),
@@ -170,7 +171,7 @@ class Run:
 # Batches, evaluation, and the loop.
 
 def batches(run, problems, rng=None, alike=False):
-    """The problems as batches of the run's stage, each a pair (how many tokens to predict, [micro-batch, ...]).
+    """The problems as batches of the run's stage, each (how many tokens to predict, [micro-batch, ...]).
 
     The micro-batches go through the model one after the other and share one optimizer step. They bound the
     memory; and as in training each takes problems of like length, there is less padding to compute.
@@ -198,7 +199,8 @@ def batches(run, problems, rng=None, alike=False):
         stage = rng.randint(0, run.stage) if rng and rng.random() < settings.mix else run.stage
         rows = []
         for ids in (problems[i].ids for i in chunk):
-            removed, n = schedule(settings, stage, list(map(len, ids[1])), run.missing if stage == run.stage else 0)
+            removed, n = schedule(settings, stage, list(map(len, ids[1])),
+                                  run.missing if stage == run.stage else 0)
             if rng and written == "by token":     # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
                 removed += int(rng.expovariate(4))
             rows.append(data.encode(ids, run.tokenizer, filler, removed, n))
@@ -223,9 +225,10 @@ def ask(run, problems, n, stop=False, given=None):
     for start in range(0, len(problems), run.settings.micro_batch):
         some = slice(start, start + run.settings.micro_batch)
         batch = data.collate([data.encode(p.ids, run.tokenizer, filler, 0, n) for p in problems[some]])
+        batch = batch.to(run.gpt.wte.weight.device)
         with run.autocast():
-            answers.append(coconut.generate(run.gpt, batch.to(run.gpt.wte.weight.device), eos,
-                                            run.settings.max_new_tokens, stop, None if given is None else given[some]))
+            answers.append(coconut.generate(run.gpt, batch, eos, run.settings.max_new_tokens, stop,
+                                            None if given is None else given[some]))
     written, thoughts, numbers = zip(*answers)
     written = [ids for some in written for ids in some]
     texts = [run.tokenizer.decode([i for i in ids if i != eos]) for ids in written]
@@ -234,9 +237,9 @@ def ask(run, problems, n, stop=False, given=None):
 
 @torch.no_grad()
 def evaluate(run, problems):
-    """Answer every problem with the stage's number of thoughts: the loss, how many are right, the mean number of
-    tokens made (thoughts too, as the paper counts; pauses are given) and, with --stop classifier, of thoughts;
-    and the mistakes as (problem, text)."""
+    """Answer every problem with the stage's number of thoughts: the loss, how many are right, the mean number
+    of tokens made (thoughts too, as the paper counts; pauses are given) and, with --stop classifier, of
+    thoughts; and the mistakes as (problem, text)."""
     run.gpt.eval()
     device, stop = run.gpt.wte.weight.device, run.settings.stop == "classifier"
     loss, predicted, problems = 0.0, 0, problems[RANK::WORLD]
@@ -281,29 +284,31 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
         upcoming = next(shuffled, None)             # made while a GPU still works on this step ...
         if not norm.isfinite():     # ... which is waited for here, before a bad step gets into the weights
-            raise Mistake(f"stage {run.stage}, epoch {1 + done // updates}: loss {summed(loss).item()}, gradient norm "
-                          f"{norm.item()} at step {update} of {updates}, learning rate {settings.lr * factor:.1e}: "
-                          "try a lower --lr")
+            raise UserError(f"stage {run.stage}, epoch {1 + done // updates}: loss {summed(loss).item()}, "
+                            f"gradient norm {norm.item()} at step {update} of {updates}, "
+                            f"learning rate {settings.lr * factor:.1e}: try a lower --lr")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         done += 1
         if update % every == 0:
             ms = 1000 * (time.time() - clock) / every
-            report("step", step=update, steps=updates, loss=summed(loss).item(), norm=norm.item(), ms=ms,
-                   lr=settings.lr * factor, rate=60_000 * settings.batch_size / ms, eta=(total - done) * ms / 1000)
+            report("step", step=update, steps=updates, loss=summed(loss).item(), norm=norm.item(),
+                   ms=ms, lr=settings.lr * factor, rate=60_000 * settings.batch_size / ms,
+                   eta=(total - done) * ms / 1000)
             clock = time.time()
 
 
 def train(run, sets, folder, saved=None):
-    """All stages, epoch by epoch (paper: Method, Training Procedure). saved: what else a last.pt to go on from
-    holds."""
-    settings, updates = run.settings, math.ceil(len(sets["train"]) / run.settings.batch_size)   # per epoch
-    optimizers, first, best, log_size, started = make_optimizers(run), 0, -1, 0, time.time()
+    """All stages, epoch by epoch (paper: Method, Training Procedure). saved: the last.pt to go on from."""
+    settings, optimizers = run.settings, make_optimizers(run)
+    updates = math.ceil(len(sets["train"]) / settings.batch_size)       # optimizer steps per epoch
+    first, best, log_size, started = 0, -1, 0, time.time()
     if saved:
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        first, best, log_size, started = saved["epoch"], saved["best"], saved["log_size"], started - saved["seconds"]
+        first, best, log_size = saved["epoch"], saved["best"], saved["log_size"]
+        started -= saved["seconds"]
     log = open(os.devnull if RANK else folder / "log.jsonl", "a")       # only the first process writes
     if not RANK:
         log.truncate(min(log.tell(), log_size))                         # the lines of an epoch cut off
@@ -325,7 +330,8 @@ def train(run, sets, folder, saved=None):
         torch.manual_seed((settings.seed * 1_000_003 + epoch) * WORLD + RANK)
         rng, easy = random.Random(f"{settings.seed} {epoch}"), epoch < settings.easy_epochs
         shuffled = batches(run, sets["easy" if easy else "train"], rng, alike=easy)
-        train_epoch(run, optimizers, shuffled, updates, epoch * updates, settings.epochs * updates, report)
+        total = settings.epochs * updates
+        train_epoch(run, optimizers, shuffled, updates, epoch * updates, total, report)
 
         result, _ = evaluate(run, sets["valid"])
         report("valid", **result, seconds=time.time() - started)
@@ -334,19 +340,19 @@ def train(run, sets, folder, saved=None):
         if result["correct"] >= best:
             best = result["correct"]
             save(folder / "best.pt", run, epoch + 1)
-        save(folder / "last.pt", run, epoch + 1, best=best, log_size=log.tell(), seconds=time.time() - started,
-             optimizers=[optimizer.state_dict() for optimizer in optimizers])
+        save(folder / "last.pt", run, epoch + 1, best=best, log_size=log.tell(),
+             seconds=time.time() - started, optimizers=[o.state_dict() for o in optimizers])
 
 
 # ------------------------------------------------------------------------------------------------------------
 # Plumbing from here on: optimizers, several processes, log lines, runs in folders, the command line.
 
 class Muon(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024): momentum, but each matrix's update is replaced by the orthogonal matrix that is
-    nearest to it, so that all its directions are learned at one rate, rare ones too.
+    """Muon (Jordan et al. 2024): momentum, but each matrix's update is replaced by the orthogonal matrix that
+    is nearest to it, so that all its directions are learned at one rate, rare ones too.
 
-    As torch.optim.Muon, in float32 (that one multiplies in bfloat16, which some CPUs only imitate, slowly) and
-    with matrices of one shape stacked.
+    As torch.optim.Muon, in float32 (that one multiplies in bfloat16, which some CPUs only imitate, slowly)
+    and with matrices of one shape stacked.
     """
     def __init__(self, matrices, lr, weight_decay):
         super().__init__(matrices, dict(lr=lr, weight_decay=weight_decay))
@@ -388,7 +394,7 @@ def make_optimizers(run):
 
 
 def lr_factor(update, total, warmup, decay):
-    """Factor of the learning rate: up over `warmup` updates, 1, down to 5 % in the last `decay` of the run."""
+    """Factor of the learning rate: up over `warmup` updates, 1, down to 5 % in the run's last `decay`."""
     up = min(1.0, (update + 1) / warmup) if warmup else 1.0
     left = (total - update) / (decay * total) if decay else 1.0
     return up * max(0.05, min(1.0, left))
@@ -437,10 +443,10 @@ def pretrained(name):
     """GPT-2 as it was published (gpt2, ..., or a file), and its tokenizer."""
     try:
         gpt, tokenizer = from_pretrained(name), Tokenizer()
-    except Mistake as e:
-        raise Mistake(f"--init {name}: {e}; or take random weights: --init scratch") from None
+    except UserError as e:
+        raise UserError(f"--init {name}: {e}; or take random weights: --init scratch") from None
     if gpt.config.vocab_size != tokenizer.vocab_size - 3:
-        raise Mistake(f"--init {name}: it has {gpt.config.vocab_size} words, not GPT-2's vocabulary")
+        raise UserError(f"--init {name}: it has {gpt.config.vocab_size} words, not GPT-2's vocabulary")
     return gpt, tokenizer
 
 
@@ -480,29 +486,29 @@ def read_run(path, device):
         return Run(gpt, Tokenizer(saved["words"]), argparse.Namespace(**settings), saved["stage"],
                    saved["last_stage"]), saved
     except KeyError as e:
-        raise Mistake(f"{path} does not hold a run, but a model without its {e}: name another") from None
+        raise UserError(f"{path} does not hold a run, but a model without its {e}: name another") from None
 
 
 def open_run(folder, device):
     """The best checkpoint of a run, ready to answer."""
     path = Path(folder) / "best.pt" if Path(folder).is_dir() else Path(folder)
     if not path.is_file():
-        raise Mistake(f"no run in {folder}: best.pt is there after the first epoch")
+        raise UserError(f"no run in {folder}: best.pt is there after the first epoch")
     run, _ = read_run(path, device)
     run.gpt.eval()
     return run
 
 
 def prepare(run, problems, name):
-    """Give problems their ids. One that with all its steps and fillers has more places than the model is refused."""
+    """Give problems their ids. Refuses one that, with all steps and fillers, is too long for the model."""
     run.tokenizer.read(problems)
     size = run.gpt.config.block_size
     for i, p in enumerate(problems):
         question, steps, answer = p.ids
         length = sum(map(len, (question, *steps, answer))) + 2 + run.settings.c * run.settings.stages
         if length > size:
-            raise Mistake(f"{name} problem {i} ('{p.question[:40]}...') takes {length} positions, "
-                          f"but the model has {size}")
+            raise UserError(f"{name} problem {i} ('{p.question[:40]}...') takes {length} positions, "
+                            f"but the model has {size}")
 
 
 def refuse_new_words(problems, run, folder):
@@ -510,21 +516,22 @@ def refuse_new_words(problems, run, folder):
     if run.tokenizer.words:                         # GPT-2's vocabulary has None
         words = set(Tokenizer.of(problems).words)
         if len(words - set(run.tokenizer.words)) > len(words) / 2:
-            raise Mistake(f"most words of these problems are new to {folder}: it was trained on others")
+            raise UserError(f"most words of these problems are new to {folder}: it was trained on others")
 
 
 def test_problems(run, typed, folder):
     """The run's own test problems, or those that --dataset and the problem flags ask for."""
     settings = data.merged(vars(run.settings), typed)
     if settings.dataset in data.GENERATORS and settings.dataset != run.settings.dataset:
-        raise Mistake(f"{folder} was trained on {run.settings.dataset}, not {settings.dataset}: name another run")
+        raise UserError(f"{folder} was trained on {run.settings.dataset}, not {settings.dataset}: "
+                        "name another run")
     problems = data.problem_sets(settings, ("test",))["test"]
     refuse_new_words(problems, run, folder)
     return problems
 
 
 def test(folder, device, typed):
-    """The best checkpoint of the run in a folder on its own test problems, or on those of another --dataset."""
+    """Test the best checkpoint of a run, on its own test problems or on those of another --dataset."""
     run = open_run(folder, device)
     problems = test_problems(run, typed, folder)
     prepare(run, problems, "test")
@@ -534,7 +541,8 @@ def test(folder, device, typed):
         print(f"  wrong: ...{problem.question[-60:]} -> {said}, not {problem.answer}")
     settings = run.settings
     record = dict(kind="test", dataset=typed.get("dataset", settings.dataset), method=settings.method,
-                  seed=settings.seed, unusual=unusual(settings), stage=run.stage, last_stage=run.last_stage, **result)
+                  seed=settings.seed, unusual=unusual(settings), stage=run.stage,
+                  last_stage=run.last_stage, **result)
     print(show(record), flush=True)
     return record
 
@@ -544,8 +552,8 @@ def unusual(settings):
     usual = data.defaults(SETTINGS, settings.setting, settings.dataset)
     apart = ("dataset", "method", "setting", "seed", "data_seed", "stages", "micro_batch")
     other = {k: v for k, v in vars(settings).items() if k in usual and k not in apart and v != usual[k]}
-    return " ".join([f"--setting {settings.setting}"] * (settings.setting != "quick")
-                    + [f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k} {v}" for k, v in other.items()])
+    flags = [f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k} {v}" for k, v in other.items()]
+    return " ".join([f"--setting {settings.setting}"] * (settings.setting != "quick") + flags)
 
 
 # The command line.
@@ -566,40 +574,42 @@ def parse(argv=None):
 
 
 def settings_of(typed):
-    """All settings of a fresh run: the table's, then typed ones. Those that do not go together are refused."""
+    """All settings of a fresh run: the table's, then typed ones. Refuses those that do not go together."""
     setting, dataset = typed.get("setting", "quick"), typed.get("dataset", "prosqa")
     settings = data.merged(data.defaults(SETTINGS, setting, dataset), typed)
     if dataset == "gsm8k" and setting == "quick":
-        raise Mistake("gsm8k is for a model that knows words: add --setting paper")
+        raise UserError("gsm8k is for a model that knows words: add --setting paper")
     if settings.easy_epochs and dataset not in data.GENERATORS:
-        raise Mistake(f"--easy_epochs does not apply to {dataset}: leave it out")
+        raise UserError(f"--easy_epochs does not apply to {dataset}: leave it out")
     for flag in MODEL_SHAPE:
         if settings.init != "scratch" and flag in typed:
-            raise Mistake(f"--init {settings.init} has its own shape: leave out --{flag}")
+            raise UserError(f"--init {settings.init} has its own shape: leave out --{flag}")
     if settings.init == "scratch" and settings.n_embd % settings.n_head:
-        raise Mistake(f"--n_embd {settings.n_embd} is no multiple of --n_head {settings.n_head}")
+        raise UserError(f"--n_embd {settings.n_embd} is no multiple of --n_head {settings.n_head}")
     if settings.c_ramp and settings.epochs_per_stage < settings.c:
-        raise Mistake(f"--c_ramp adds a thought an epoch: --c {settings.c} needs --epochs_per_stage {settings.c}")
+        raise UserError(f"--c_ramp adds a thought an epoch: --c {settings.c} needs --epochs_per_stage "
+                        f"{settings.c}")
     if settings.method != "coconut" and (settings.stop == "classifier" or settings.c_ramp):
-        raise Mistake(f"--stop and --c_ramp are for --method coconut, not {settings.method}: leave them out")
+        raise UserError(f"--stop and --c_ramp are for --method coconut, not {settings.method}: "
+                        "leave them out")
     return settings
 
 
 def pick_device(name):
-    """The device that --device names; `auto` is the best there is. Of several processes each gets a GPU of its
-    own, or all compute on the CPU: gloo, which sums for them there, does not know mps."""
+    """The device that --device names; `auto` is the best there is. Of several processes each gets a GPU of
+    its own, or all compute on the CPU: gloo, which sums for them there, does not know mps."""
     gpus, several = torch.cuda.device_count(), WORLD > 1
     if name == "auto":
         name = "cuda" if gpus else "mps" if torch.backends.mps.is_available() and not several else "cpu"
     if several and name not in ("cpu", "cuda"):
-        raise Mistake(f"--device {name} is one device, but there are {WORLD} processes: say cpu or cuda")
+        raise UserError(f"--device {name} is one device, but there are {WORLD} processes: say cpu or cuda")
     if several and name == "cuda" and int(os.environ["LOCAL_WORLD_SIZE"]) > gpus:
-        raise Mistake(f"{os.environ['LOCAL_WORLD_SIZE']} processes need as many GPUs, but there are {gpus}: "
-                      "ask torchrun for fewer, or say --device cpu")
+        raise UserError(f"{os.environ['LOCAL_WORLD_SIZE']} processes need as many GPUs, but there are "
+                        f"{gpus}: ask torchrun for fewer, or say --device cpu")
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
-        raise Mistake(f"--device {name} is not to be had here: try auto or cpu") from None
+        raise UserError(f"--device {name} is not to be had here: try auto or cpu") from None
     return name
 
 
@@ -608,13 +618,13 @@ def fit(typed, folder, device, resume):
     saved = None
     if (folder / "last.pt").exists():
         if not resume:
-            raise Mistake(f"{folder} holds a run already: add --resume to go on, or choose another --out")
+            raise UserError(f"{folder} holds a run already: add --resume to go on, or choose another --out")
         run, saved = read_run(folder / "last.pt", device)
         settings = run.settings
         for flag, value in typed.items():
             if value != getattr(settings, flag):
-                raise Mistake(f"{folder} was begun with {flag} = {getattr(settings, flag)}, not {value}: "
-                              "resume it with that")
+                raise UserError(f"{folder} was begun with {flag} = {getattr(settings, flag)}, not {value}: "
+                                "resume it with that")
     else:
         settings = settings_of(typed)
     if resume and not saved:
@@ -627,16 +637,17 @@ def fit(typed, folder, device, resume):
     if not saved:
         run = begin(settings, sets["train"])
     elif settings.init == "scratch" and run.tokenizer.words != Tokenizer.of(sets["train"]).words:
-        raise Mistake(f"the problems of {settings.dataset} are not those that {folder} was begun with")
+        raise UserError(f"the problems of {settings.dataset} are not those that {folder} was begun with")
     run.gpt.to(device)
     for split, problems in sets.items():
         prepare(run, problems, split)
     folder.mkdir(parents=True, exist_ok=True)
-    print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, "
-          f"{sum(p.numel() for p in run.gpt.parameters()):,} parameters, stages 0 to {run.last_stage}, "
-          f"{saved['epoch'] if saved else 0} of {settings.epochs} epochs done, {device}, into {folder}", flush=True)
+    size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
+    print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
+          f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}, into {folder}",
+          flush=True)
     if stage_at(settings.epochs - 1, settings, run.last_stage) != (run.last_stage, 0):
-        print(f"note: {settings.epochs} epochs end before the last stage: see --epochs and --epochs_per_stage")
+        print(f"note: {settings.epochs} epochs end before the last stage: see --epochs, --epochs_per_stage")
     train(run, sets, folder, saved)
 
 
@@ -650,9 +661,9 @@ def main(argv=None):
         sys.stdout = open(os.devnull, "w") if RANK else sys.stdout
     if command.eval_only:
         if not command.out:
-            raise Mistake("--eval_only needs --out, the folder of the run to test")
+            raise UserError("--eval_only needs --out, the folder of the run to test")
         for flag in typed.keys() - data.PROBLEM_SETTINGS.keys() - {"dataset"}:
-            raise Mistake(f"--eval_only tests a run as it was trained: leave out --{flag}")
+            raise UserError(f"--eval_only tests a run as it was trained: leave out --{flag}")
         return test(command.out, device, typed)
     dataset, method, seed = (typed.get(flag, SETTINGS[flag][0]) for flag in ("dataset", "method", "seed"))
     folder = Path(command.out or f"runs/{Path(dataset).name}-{method}-seed{seed}")

@@ -8,7 +8,6 @@ import json
 import os
 import random
 import re
-import time
 from collections import Counter, deque
 from statistics import mean, pstdev
 
@@ -267,12 +266,10 @@ def test_other_prosqa_graphs_hold_problems_of_exactly_the_steps_asked_for():
     assert {f["steps"] for f in facts} == {5, 6} and max(f["nodes"] for f in facts) > 40
 
 
-@pytest.mark.parametrize("options", [{"nodes": 4}, {"nodes": 1}, {"nodes": 12, "min_steps": 5, "max_steps": 4}])
-def test_prosqa_problems_that_cannot_be_are_refused_soon(options):
-    start = time.process_time()
-    with pytest.raises(ValueError, match="4 nodes|1 nodes|--min_steps 5 is more than --max_steps 4"):
+@pytest.mark.parametrize("options, says", [({"nodes": 4}, "4 nodes"), ({"min_steps": 5, "max_steps": 4}, "--min_steps 5 is more than --max_steps 4")])
+def test_prosqa_problems_that_cannot_be_are_refused(options, says):
+    with pytest.raises(ValueError, match=says):
         make("prosqa", 1, **options)
-    assert time.process_time() - start < 5
 
 
 def steps_to_the_wrong_answer(problem):
@@ -323,13 +320,6 @@ def test_a_seed_fixes_the_sets_and_the_size_of_one_does_not_change_the_others(na
     for split in SIZES:
         longer = generate(name, SIZES | {split: 40}, seed=1)
         assert all(longer[s][:size] == sets[s] for s, size in SIZES.items()) and len(longer[split]) == 40
-
-
-@pytest.mark.parametrize("name, n, seconds", [("prontoqa", 2_000, 5 / 5), ("prosqa", 1_800, 30 / 10)])
-def test_10_000_prontoqa_take_under_5_seconds_and_18_000_prosqa_under_30(name, n, seconds):
-    start = time.process_time()                 # of this process alone, for a fifth and a tenth of them
-    make(name, n)
-    assert time.process_time() - start < seconds
 
 
 @pytest.mark.parametrize("prefix", ["", "prosqa_"])
@@ -493,21 +483,6 @@ def test_only_a_problems_own_answer_grades_true(mixed):
             assert not grade(p, wrong), wrong
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("name", ["prosqa", "prontoqa"])
-def test_at_the_papers_sizes_no_test_problem_is_a_training_problem(name, seed):
-    """Neither letter for letter, nor with its sentences in another order."""
-    paper = data.defaults(data.PROBLEM_SETTINGS, "paper", name)
-    sizes = {split: paper[f"{split}_size"] for split in data.SPLITS}
-    sets = generate(name, sizes, seed)
-    exact = {split: {hash(p.question) for p in problems} for split, problems in sets.items()}
-    assert {s: len(exact[s]) for s in data.SPLITS} == sizes
-    sorted_ = {split: {tuple(sorted(p.question.split(". "))) for p in problems} for split, problems in sets.items()}
-    for found in (exact, sorted_):
-        assert not found["train"] & found["test"] and not found["train"] & found["valid"] and not found["valid"] & found["test"]
-
-
 # The ants: Tom - ant - cat - dog is shortest, ant - bee - cat one longer; Sam leads elsewhere.
 ANTS = Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. Every dog is a hen. "
                "Tom is a fox. Is Tom a dog or elk?", ["Tom is a ant.", "Every ant is a cat.", "Every cat is a dog."], "Tom is a dog.")
@@ -627,3 +602,13 @@ def test_with_gpt2s_vocabulary_pieces_are_the_whole_and_questions_as_long_as_the
         assert [question + sum(steps, []) + answer for question, steps, answer in ids] == [
             gpt2.encode(f"{p.question}\n{after(p)}") + [gpt2.eos] for p in problems]
         assert sum(len(question) for question, _, _ in ids) / 500 == pytest.approx(length, rel=0.02)
+
+
+def test_a_problem_is_worked_out_at_three_stages(capsys):
+    """What is read and what is predicted stand below each other: after stage 1's thought comes the second step."""
+    data.main(["prosqa", "--nodes", "9", "--max_steps", "3"])
+    printed = capsys.readouterr().out
+    assert [line[:21] for line in printed.splitlines() if line.startswith("stage")] == [
+        f"stage {s}: {s} of 3 steps" for s in (0, 1, 3)]
+    read, predict = printed.split("stage 3")[1].splitlines()[1:3]
+    assert read[predict.index("###_"):].startswith("<eot>") and "t3" in read and predict.endswith("<|endoftext|>")

@@ -66,13 +66,6 @@ def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(opened):
     assert number.tolist() == [3] * 8
 
 
-def test_what_is_asked_in_batches_is_what_the_evaluation_counts(opened):
-    run, problems = opened
-    texts = train.ask(run, problems, 3)[0]
-    assert texts == [train.ask(run, [p], 3)[0][0] for p in problems]
-    assert sum(map(data.grade, problems, texts)) == train.evaluate(run, problems)[0]["correct"]
-
-
 def test_sample_prints_each_problem_its_thoughts_and_the_truth_in_100_columns(runs, capsys):
     sample.main([str(runs / "coconut"), "--n", "2", "--thoughts", "5"])
     printed = capsys.readouterr().out

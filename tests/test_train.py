@@ -288,15 +288,6 @@ def test_resume_refuses_problems_that_have_changed(tmp_path, capsys):
         train.main([*command, "--resume"])
 
 
-def test_data_py_works_a_problem_of_a_folder_out(tmp_path, capsys):
-    data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3", "--train_size", "20", "--valid_size", "1", "--test_size", "1", "--out", str(tmp_path)])
-    capsys.readouterr()
-    data.main([str(tmp_path)])
-    first = data.read(tmp_path / "train.json")[0]
-    printed = capsys.readouterr().out
-    assert printed.startswith(first.question) and printed.count("stage ") == 3 and first.answer in printed
-
-
 def test_optimizer_is_reset_at_stage_changes_only_when_asked(tmp_path):
     for flag, steps in ("--reset_optimizer", 4), ("--no-reset_optimizer", 20):
         out = run(tmp_path / flag, flag)                        # 5 epochs of 4 steps, the last stage lasting one
@@ -354,14 +345,6 @@ def test_evaluating_on_written_problems_is_evaluating_on_generated_ones(finished
     assert folder["loss"] == file["loss"] == records(finished)[-1]["loss"]
 
 
-def test_a_folder_of_problems_trains_like_the_generated_set_it_holds(finished, tmp_path, capsys):
-    data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3", "--neg_steps", "2",
-               "--train_size", "60", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path / "set")])
-    keep = [f for f in TINY[TINY.index("--epochs"):]]
-    train.main(["--dataset", str(tmp_path / "set"), "--out", str(tmp_path / "run"), *keep])
-    assert records(tmp_path / "run", "dataset", "unusual") == records(finished, "dataset", "unusual")
-
-
 def test_problems_without_steps_train_from_a_folder_with_nothing_but_the_defaults(tmp_path, capsys):
     for split in data.SPLITS:
         data.write([data.Problem(f"Is it {i}?", [], "Yes") for i in range(4)], tmp_path / f"{split}.json")
@@ -410,23 +393,6 @@ def test_gsm8k_trains_from_gpt2_and_another_run_from_that(offline, tmp_path, cap
     capsys.readouterr()
     sample.main(["--init", "gpt2", "--prompt", "Two cows"])
     assert capsys.readouterr().out.startswith("Two cows")
-
-
-def test_a_run_from_gpt2_resumes_without_it(offline, tmp_path, capsys):
-    train.main([*GSM_RUN, str(tmp_path / "whole")])
-    train.main([*GSM_RUN, str(tmp_path / "part")])
-    saved = torch.load(tmp_path / "part/last.pt", weights_only=True)
-    # The state after epoch 2 of 3: a run that was asked for 2, whose limit is then raised in its file.
-    shutil.rmtree(tmp_path / "part")
-    short = [x if x != "3" else "2" for x in GSM_RUN]
-    train.main([*short, str(tmp_path / "part")])
-    half = torch.load(tmp_path / "part/last.pt", weights_only=True)
-    half["args"]["epochs"] = 3
-    torch.save(half, tmp_path / "part/last.pt")
-    (offline / "gpt2-607a30d7.bin").unlink()
-    train.main([*GSM_RUN, str(tmp_path / "part"), "--resume"])
-    again = torch.load(tmp_path / "part/last.pt", weights_only=True)
-    assert again["epoch"] == 3 and all(torch.equal(again["model"][k], v) for k, v in saved["model"].items())
 
 
 def test_the_shape_of_given_weights_is_theirs(offline, tmp_path, capsys):
@@ -525,30 +491,6 @@ def test_test_problems_among_the_training_problems_are_counted(tmp_path, capsys)
     assert "warning: 2 of 5 test questions are training questions too" in out and "valid questions" not in out
 
 
-def test_a_model_that_knows_nothing_scores_at_most_chance_and_one_that_repeats_the_question_nothing(finished, monkeypatch):
-    run, _ = opened(finished)
-    for name in ("prosqa", "prontoqa"):
-        problems = data.generate(name, dict(train=0, valid=0, test=60))["test"]
-        words = run.tokenizer = data.Tokenizer.of(problems)
-        words.read(problems)
-        run.gpt = GPT(GPTConfig(vocab_size=words.vocab_size, n_layer=1, n_head=2, n_embd=16))
-        result, _ = train.evaluate(run, problems)
-        assert result["correct"] == 0                           # it does not know how to write an answer, let alone which
-        with monkeypatch.context() as m:
-            m.setattr(coconut, "generate", lambda gpt, batch, *_: (
-                [[i for i in row if i] for row in batch.question.tolist()], torch.zeros(len(batch.length), 1, 1), batch.n))
-            assert train.evaluate(run, problems)[0]["correct"] == 0
-        # Guessing one of the two answers at random is right in half of the cases.
-        guesses, rng = [], random.Random(0)
-        for p in problems:
-            wrong = f"{p.answer.split()[0]} is a {p.graph['idx_to_symbol'][p.graph['neg_target']]}." if p.graph else str(p.answer == "False")
-            guesses.append(words.encode("### " + rng.choice([p.answer, wrong])))
-        guesses = iter(guesses)
-        with monkeypatch.context() as m:
-            m.setattr(coconut, "generate", lambda gpt, batch, *_: ([next(guesses) for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.n))
-            assert 18 <= train.evaluate(run, problems)[0]["correct"] <= 42
-
-
 # ---- mistakes
 
 @pytest.mark.parametrize("command, says", [
@@ -578,16 +520,6 @@ def test_a_question_longer_than_the_model_is_refused(tmp_path, monkeypatch, caps
     with pytest.raises(ValueError, match="test problem 1 .* positions, but the model has 1024"):
         train.main(["--dataset", str(tmp_path), "--out", str(tmp_path / "run"), "--n_embd", "16"])
     assert not (tmp_path / "run").exists()
-
-
-def test_a_truncated_checkpoint_is_refused_in_one_line(finished, tmp_path, capsys):
-    broken = tmp_path / "best.pt"
-    broken.write_bytes((finished / "best.pt").read_bytes()[:5000])
-    for main, argv in (train.main, ["--eval_only", "--out", str(tmp_path)]), (sample.main, [str(tmp_path)]):
-        with pytest.raises(SystemExit) as e:
-            data.run_or_explain(lambda: main(argv))
-        err = capsys.readouterr().err
-        assert e.value.code == 2 and "best.pt is not a whole checkpoint" in err and err.count("\n") == 1
 
 
 # ---- speed
