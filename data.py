@@ -286,9 +286,9 @@ def read(path):
 
 
 def _problem(item, where):
-    for field, kind in (("question", str), ("steps", list), ("answer", str)):
-        if not isinstance(item, dict) or not isinstance(item.get(field), kind):
-            raise UserError(f"{where}: field '{field}' is missing or not a {kind.__name__}")
+    for name, kind in (("question", str), ("steps", list), ("answer", str)):
+        if not isinstance(item, dict) or not isinstance(item.get(name), kind):
+            raise UserError(f"{where}: field '{name}' is missing or not a {kind.__name__}")
     if not all(isinstance(step, str) for step in item["steps"]):
         raise UserError(f"{where}: field 'steps' is not a list of strings")
     graph = {k: item[k] for k in ("idx_to_symbol", "edges", "root", "target", "neg_target") if k in item}

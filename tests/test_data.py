@@ -611,4 +611,4 @@ def test_a_problem_is_worked_out_at_three_stages(capsys):
     assert [line[:21] for line in printed.splitlines() if line.startswith("stage")] == [
         f"stage {s}: {s} of 3 steps" for s in (0, 1, 3)]
     read, predict = printed.split("stage 3")[1].splitlines()[1:3]
-    assert read[predict.index("###_"):].startswith("<eot>") and "t3" in read and predict.endswith("<|endoftext|>")
+    assert read[predict.index("###_"):].startswith("<eot>") and "t3" in read and printed.endswith("<|endoftext|>\n")
