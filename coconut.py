@@ -109,8 +109,8 @@ def loss(gpt, batch, detach=False, stop=False):
         left = batch.n[:, None] - 1 - torch.arange(thoughts.size(1), device=thoughts.device)    # (B, N)
         scores = stop_scores(gpt, thoughts, eot)
         last, real = (left == 0).to(scores.dtype), (left >= 0).to(scores.dtype)
-        wrong = F.binary_cross_entropy_with_logits(scores, last, real, reduction="sum")
-        value = value + wrong / len(target)
+        stop_loss = F.binary_cross_entropy_with_logits(scores, last, real, reduction="sum")
+        value = value + stop_loss / len(target)
     return value
 
 

@@ -634,6 +634,13 @@ def problem_sets(settings, splits=SPLITS):
     return load(dataset, splits)
 
 
+def refuse(*checks):
+    """A user error with the message of the first of the (condition, message) that holds."""
+    for condition, message in checks:
+        if condition:
+            raise UserError(message)
+
+
 class Parser(argparse.ArgumentParser):
     """A wrong flag gets one line, like every user error, and not the usage as well."""
     def error(self, message):

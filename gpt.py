@@ -274,7 +274,6 @@ def main():
     text = torch.tensor(list(Path(__file__).read_bytes()))
     gpt = GPT(GPTConfig(vocab_size=128, block_size=256, n_layer=2, n_head=4, n_embd=64, dropout=0.0))
     optimizer = torch.optim.AdamW(gpt.parameters(), lr=3e-3)
-    print(f"{sum(p.numel() for p in gpt.parameters()):,} parameters read this file:")
     for step in range(301):
         starts = torch.randint(len(text) - 65, (32,))
         ids = torch.stack([text[i:i + 65] for i in starts])                             # (B, T + 1)
@@ -291,7 +290,7 @@ def main():
             hidden, cache = gpt(gpt.embed(ids), cache=cache)
             ids = torch.multinomial(gpt.logits(hidden[:, -1]).softmax(-1), 1)           # (1, 1)
             written.append(ids.item())
-    print("and write:\n" + bytes(written).decode())
+    print(bytes(written).decode())
 
 
 if __name__ == "__main__":

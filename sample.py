@@ -142,11 +142,10 @@ def tree(run, problem):
 
 
 def show_tree(rows):
-    print(f"{'':34}{'value before the step that begins with the node':48}height")
-    for depth, node, value, high, on_path in rows:
-        name = "    " * depth + node + " *" * on_path
-        number = "" if value is None else f"{value:4.0%} {bar(value, 20)}"
-        print(f"{name:34}{number:48}{high:>6}")
+    values = ["" if value is None else f"{value:4.0%} {bar(value, 20)}" for _, _, value, _, _ in rows]
+    show_table(["node", "value before the step\nthat begins with it", "height"], [
+        ("    " * depth + node + " *" * on_path, value, high)
+        for (depth, node, _, high, on_path), value in zip(rows, values)])
     print("* the path to the answer")
 
 
@@ -503,23 +502,22 @@ def parse(argv):
 
 def refuse(args, typed):
     """A user error where flags do not go together or lack another, before any run is opened."""
-    if bool(args.paths) == bool(args.init) or bool(args.init) != bool(args.prompt):
-        raise UserError("name a run to ask, or --init gpt2 with a --prompt to continue")
-    if args.plot and args.look in (None, "table"):
-        raise UserError(f"--plot draws --{', --'.join(look for look in LOOKS if look != 'table')}: add one")
-    plot = Path(args.plot or "none.png")
-    if plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir():
-        raise UserError(f"--plot {args.plot}: name a .png, .pdf or .svg file in a folder that exists")
-    if args.thoughts is not None and args.look:
-        raise UserError("--thoughts is for asking problems: leave it out here")
-    if args.question and (args.n or typed):
-        raise UserError("--question is one question: leave out --n and what asks for test problems")
-    if args.init and (args.look or args.wrong or args.question):
-        raise UserError("--init continues a --prompt: leave out what asks a run")
-    several = args.look in ("curve", "table", "compare")
-    if len(args.paths) > 1 and not several or len(args.paths) < 2 and args.look == "compare":
-        raise UserError(f"{len(args.paths)} runs are named: --compare takes two or more, --curve and --table "
-                        "any number, all else one")
+    plot, several = Path(args.plot or "none.png"), args.look in ("curve", "table", "compare")
+    data.refuse(
+        (bool(args.paths) == bool(args.init) or bool(args.init) != bool(args.prompt),
+         "name a run to ask, or --init gpt2 with a --prompt to continue"),
+        (args.init and (args.look or args.wrong or args.question),
+         "--init continues a --prompt: leave out what asks a run"),
+        (args.plot and args.look in (None, "table"),
+         f"--plot draws --{', --'.join(look for look in LOOKS if look != 'table')}: add one"),
+        (plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir(),
+         f"--plot {plot}: name a .png, .pdf or .svg file in a folder that exists"),
+        (args.thoughts is not None and args.look, "--thoughts is for asking problems: leave it out here"),
+        (args.question and (args.n or typed),
+         "--question is one question: leave out --n and what asks for test problems"),
+        (len(args.paths) > 1 and not several or len(args.paths) < 2 and args.look == "compare",
+         f"{len(args.paths)} runs are named: --compare takes two or more, --curve and --table any number, "
+         "all else one"))
 
 
 def open_runs(args, typed, device):

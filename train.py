@@ -105,24 +105,21 @@ SETTINGS = {
     # the curriculum
     "c":                (1, {"gsm8k": 2, "other": 1}, COUNT, "continuous thoughts per reasoning step"),
     "stages":           (0, {"gsm8k": 3, "other": 0}, ANY,
-                         "K: stages with ever more thoughts; 0: as many as the longest chain has steps"),
-    "epochs":           ({"prontoqa": 17, "other": 19}, 50, COUNT,
-                         "epochs in all; those left over train the last stage"),
+                         "K, the last stage with new thoughts; 0: the steps of the longest chain"),
+    "epochs":           ({"prontoqa": 17, "other": 19}, 50, COUNT, "epochs in all, over all stages"),
     "epochs_first":     (4, {"gsm8k": 6, "other": 5}, ANY, "epochs in stage 0, where a method has stages"),
     "epochs_per_stage": (2, {"gsm8k": 3, "other": 5}, COUNT, "epochs in each later stage"),
-    "easy_epochs":      ({"prontoqa": 11, "prosqa": 10, "other": 0}, 0, ANY,
-                         "epochs of easier problems first (results/quick.md)"),
+    "easy_epochs":      ({"prontoqa": 11, "prosqa": 10, "other": 0}, 0, ANY, "epochs of easier problems"),
     "mix":              (0.3, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
     "c_ramp":           (False, False, None, "a stage's c thoughts come one by one, an epoch each"),
     "stop":             ("constant", "constant", ("constant", "classifier"),
-                         "when a problem stops thinking: after K * c thoughts, or when a classifier says so"),
+                         "what ends the thoughts: the number K * c, or a classifier"),
     "icot_per_epoch":   (8, 8, COUNT, "iCoT: tokens removed with every epoch"),
     "icot_all":         (39, 39, COUNT, "iCoT: beyond so many all are removed"),
     **data.PROBLEM_SETTINGS,
     # the model
-    "init":             ("scratch", "gpt2", None,
-                         "scratch, gpt2 (-medium, -large, -xl), its pytorch_model.bin, or a run's folder"),
+    "init":             ("scratch", "gpt2", None, "scratch, gpt2 (-medium, -large, -xl), a copy, or a run"),
     "n_layer":          (4, 12, COUNT, "transformer blocks"),
     "n_head":           (4, 12, COUNT, "attention heads"),
     "n_embd":           (64, 768, COUNT, "width of the hidden states"),
@@ -142,7 +139,6 @@ SETTINGS = {
     "max_new_tokens":   (128, {"gsm8k": 64, "other": 128}, COUNT, "tokens to write, at most, in evaluation"),
     "seed":             (0, 0, (0, 2 ** 31), "seed of weights and order"),
 }
-MODEL_SHAPE = ("n_layer", "n_head", "n_embd")
 
 
 @dataclass
@@ -577,21 +573,20 @@ def settings_of(typed):
     """All settings of a fresh run: the table's, then typed ones. Refuses those that do not go together."""
     setting, dataset = typed.get("setting", "quick"), typed.get("dataset", "prosqa")
     settings = data.merged(data.defaults(SETTINGS, setting, dataset), typed)
-    if dataset == "gsm8k" and setting == "quick":
-        raise UserError("gsm8k is for a model that knows words: add --setting paper")
-    if settings.easy_epochs and dataset not in data.GENERATORS:
-        raise UserError(f"--easy_epochs does not apply to {dataset}: leave it out")
-    for flag in MODEL_SHAPE:
-        if settings.init != "scratch" and flag in typed:
-            raise UserError(f"--init {settings.init} has its own shape: leave out --{flag}")
-    if settings.init == "scratch" and settings.n_embd % settings.n_head:
-        raise UserError(f"--n_embd {settings.n_embd} is no multiple of --n_head {settings.n_head}")
-    if settings.c_ramp and settings.epochs_per_stage < settings.c:
-        raise UserError(f"--c_ramp adds a thought an epoch: --c {settings.c} needs --epochs_per_stage "
-                        f"{settings.c}")
-    if settings.method != "coconut" and (settings.stop == "classifier" or settings.c_ramp):
-        raise UserError(f"--stop and --c_ramp are for --method coconut, not {settings.method}: "
-                        "leave them out")
+    shape = [flag for flag in ("n_layer", "n_head", "n_embd") if flag in typed]
+    data.refuse(
+        (dataset == "gsm8k" and setting == "quick",
+         "gsm8k is for a model that knows words: add --setting paper"),
+        (settings.easy_epochs and dataset not in data.GENERATORS,
+         f"--easy_epochs does not apply to {dataset}: leave it out"),
+        (settings.init != "scratch" and shape,
+         f"--init {settings.init} has its own shape: leave out --{', --'.join(shape)}"),
+        (settings.init == "scratch" and settings.n_embd % settings.n_head,
+         f"--n_embd {settings.n_embd} is no multiple of --n_head {settings.n_head}"),
+        (settings.c_ramp and settings.epochs_per_stage < settings.c,
+         f"--c_ramp adds a thought an epoch: --c {settings.c} needs --epochs_per_stage {settings.c}"),
+        (settings.method != "coconut" and (settings.stop == "classifier" or settings.c_ramp),
+         f"--stop and --c_ramp are for --method coconut, not {settings.method}: leave them out"))
     return settings
 
 

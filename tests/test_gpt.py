@@ -189,7 +189,6 @@ def test_only_https_is_ever_fetched():
 def test_the_small_model_learns_its_own_file(capsys):
     gpt_main()
     printed = capsys.readouterr().out
-    assert "124,672 parameters" in printed
     losses = [float(line.split()[3]) for line in printed.splitlines() if line.startswith("  step")]
     assert losses[-1] < 1.5 < 5 < losses[0] and "\n    def " in printed
 

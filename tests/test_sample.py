@@ -152,7 +152,7 @@ def test_the_tree_is_what_the_entity_reaches_with_heights_and_the_true_path(monk
                     (2, "cat", 0.5, 1, True), (3, "dog", None, 0, True), (1, "fox", 0.25, 0, False)]
     sample.show_tree(rows)
     printed = capsys.readouterr().out
-    assert "    ant *                          25% █████" in printed and all(len(line) <= 100 for line in printed.splitlines())
+    assert "    ant *           25% █████ " in printed and all(len(line) <= 100 for line in printed.splitlines())
 
 
 def test_in_prontoqa_what_is_written_after_k_steps_is_one_node_ahead(monkeypatch):
