@@ -79,9 +79,9 @@ def speak(gpt, language, length, n, thoughts, cache, mask):
     N, Tl = thoughts.size(1), language.size(1)
     x = torch.cat([thoughts[:, -1:], gpt.embed(language)], dim=1)   # (B, 1 + Tl, C), without the 1 if N is 0
     position = (length + n)[:, None] + torch.arange(Tl, device=language.device)
-    if N:       # the last thought is still to be read; problems with fewer have a masked stand-in there
+    if N:       # the last thought is still to be read; for problems with fewer the mask hides this column
         position = torch.cat([(length + torch.clamp(n, max=N - 1))[:, None], position], dim=1)
-    position = position.clamp(max=gpt.config.block_size - 1)        # of what nobody reads: padding, rows done
+    position = position.clamp(max=gpt.config.block_size - 1)        # of padding and finished rows only
     mask = F.pad(mask, (0, Tl), value=True)                         # padding is last: nothing real sees it
     hidden, cache = gpt(x, position, mask, cache)
     return hidden[:, -Tl:], cache, mask
@@ -131,7 +131,7 @@ def generate(gpt, batch, eos, max_new_tokens, stop=False, given=None):
     room = room.clamp(max=max_new_tokens)
     thoughts, cache, mask = think(gpt, batch.question, batch.length, n, given=given)
     Tq, N = batch.question.size(1), thoughts.size(1)
-    if stop and N:  # what is past the end was thought along with the batch, and is hidden from here on
+    if stop and N:  # the mask hides thoughts past a problem's end, computed along with the batch
         i = torch.arange(N, device=thoughts.device)
         ends = (stop_scores(gpt, thoughts, first[0, 0]) > 0) | (i == n[:, None] - 1)                # (B, N)
         n = torch.minimum(n, 1 + ends.int().argmax(dim=1))

@@ -14,6 +14,7 @@ sequences that Coconut trains on:
 import argparse
 import functools
 import inspect
+import itertools
 import json
 import math
 import os
@@ -157,7 +158,7 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
     neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
     the paper's 28 about 23 remain). names: use only the first so many concept names, and entity names.
     neg_steps: neg_target is at least so many steps from its root. In small graphs it mostly hangs directly
-    under it, and who looks for that need not search. parents: how many a node gets, on average. even_steps:
+    under it, and a model that looks for that need not search. parents: of a node, on average. even_steps:
     long paths are rare among the graphs; this draws the number of steps first, all with the same probability.
     easy: only some of the edges that lead neither to the target nor to neg_target, which may be anywhere
     (results/quick.md).
@@ -447,7 +448,7 @@ def collate(sequences):
 # Grading.
 
 def answer_of(text):
-    """The answer in a generated text: all after the last "#", without commas, as in the official code."""
+    """The answer in a generated text: what follows the last "#", without commas, as in the official code."""
     return text.split("#")[-1].replace(",", "").strip()
 
 
@@ -509,48 +510,50 @@ def classify_path(problem, text, partial=False):
 # python data.py prosqa
 
 def worked_example(problem, tokenizer):
-    """The problem as Coconut sees it (c = 1), at first, half way and last: what it reads and predicts."""
+    """Print the problem as Coconut sees it (c = 1) at the first, a middle and the last stage."""
     tokenizer.read([problem])
     K, show = len(problem.steps), tokenizer.show
-    lines = [problem.question, *(f"  step {i}  {step}" for i, step in enumerate(problem.steps, 1)),
-             f"  answer  {problem.answer}"]
+    print(problem.question)
+    for i, step in enumerate(problem.steps, start=1):
+        print(f"  step {i}  {step}")
+    print(f"  answer  {problem.answer}")
     for stage in sorted({0, K // 2, K}):
         removed = sum(map(len, problem.ids[1][:stage]))
         question, n, language = encode(problem.ids, tokenizer, "thought", removed, stage)
-        lines += ["", f"stage {stage}: {stage} of {K} steps replaced, {n} thoughts, "
-                      f"loss on {len(language) - 1} tokens"]
+        print(f"\nstage {stage}: {stage} of {K} steps replaced, {n} thoughts, "
+              f"loss on {len(language) - 1} tokens")
         tail = min(6, len(question))                        # the question is long; its end will do
         read = [f"{len(question) - tail} tokens", *map(show, question[-tail:]),
                 *(f"t{i + 1}" for i in range(n)), *map(show, language[:-1])]
         predicted = [""] * (1 + tail + n) + list(map(show, language[1:]))
-        lines += columns({"input": read, "predict": predicted})
-    return "\n".join(lines)
+        show_table(["input", "predicts"], list(zip(read, predicted)))
 
 
-def columns(rows, width=100):
-    """Named rows of cells, aligned cell by cell and folded at `width` characters."""
-    label, folds, room = max(map(len, rows)) + 4, [], 0
-    for cells in zip(*rows.values()):
-        widest = max(map(len, cells)) + 2
-        if widest > room:
-            folds.append([f"  {name:{label - 2}}" for name in rows])
-            room = width - label
-        folds[-1] = [line + f"{cell:{widest}}" for line, cell in zip(folds[-1], cells)]
-        room -= widest
-    return [line.rstrip() for lines in folds for line in lines]
+def show_table(heads, rows):
+    """A table, each column as wide as its widest cell: text to the left, numbers to the right, floats as
+    shares. A head may have several lines."""
+    cells = [[f"{cell:.1%}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    lines = [*itertools.zip_longest(*(head.split("\n") for head in heads), fillvalue=""), *cells]
+    columns = []
+    for i, column in enumerate(zip(*lines)):
+        width, text = max(map(len, column)), all(isinstance(row[i], str) for row in rows)
+        columns.append([cell.ljust(width) if text else cell.rjust(width) for cell in column])
+    for line in zip(*columns):
+        print("  ".join(line).rstrip())
 
 
 # ------------------------------------------------------------------------------------------------------------
 # What the command lines of data.py, train.py and sample.py share.
 
 COUNT, ANY, SHARE = (1, math.inf), (0, math.inf), (0, 1)        # limits of numbers in a table of settings
+VALID, TEST = {"prontoqa": 200, "other": 300}, {"prontoqa": 800, "other": 500}
 
 # Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
 # limits or choices, help. data.py itself takes the paper's.
 PROBLEM_SETTINGS = {
     "train_size": (20000, {"prontoqa": 9000, "other": 17886}, COUNT, "training problems"),
-    "valid_size": (*2 * [{"prontoqa": 200, "other": 300}], COUNT, "validation problems"),
-    "test_size":  (*2 * [{"prontoqa": 800, "other": 500}], COUNT, "test problems"),
+    "valid_size": (VALID, VALID, COUNT, "validation problems"),
+    "test_size":  (TEST, TEST, COUNT, "test problems"),
     "hops":       (2, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
     "plain":      (True, False, None, 'ProntoQA: begin every rule with "Every"'),
     "nodes":      (9, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
@@ -651,7 +654,7 @@ def run_or_explain(main):
     """Run a command. A user error is printed in one line, without a traceback; the exit code is then 2."""
     try:
         main()
-    except BrokenPipeError:                 # the reader of our output, such as head, has seen enough
+    except BrokenPipeError:                 # what reads our output, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
@@ -678,7 +681,7 @@ def main(argv=None):
         if "train_size" not in args:
             settings.train_size = 500                   # enough for every word to occur
         problems = problem_sets(settings, ("train",))["train"]
-        print(worked_example(problems[0], Tokenizer.of(problems)))
+        worked_example(problems[0], Tokenizer.of(problems))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ left, and the probabilities of the first word that it could write are a picture 
 """
 
 import argparse
-import itertools
 import json
 import math
 import os
@@ -143,7 +142,7 @@ def tree(run, problem):
 
 def show_tree(rows):
     values = ["" if value is None else f"{value:4.0%} {bar(value, 20)}" for _, _, value, _, _ in rows]
-    show_table(["node", "value before the step\nthat begins with it", "height"], [
+    data.show_table(["node", "value before the step\nthat begins with it", "height"], [
         ("    " * depth + node + " *" * on_path, value, high)
         for (depth, node, _, high, on_path), value in zip(rows, values)])
     print("* the path to the answer")
@@ -162,20 +161,7 @@ def draw_tree(plt, rows):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# The other looks are tables. One function prints any of them, and two draw them, as lines or as bars.
-
-def show_table(heads, rows):
-    """A table, each column as wide as its widest cell: text to the left, numbers to the right, floats as
-    shares. A head may have several lines."""
-    cells = [[f"{cell:.1%}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    lines = [*itertools.zip_longest(*(head.split("\n") for head in heads), fillvalue=""), *cells]
-    columns = []
-    for i, column in enumerate(zip(*lines)):
-        width, text = max(map(len, column)), all(isinstance(row[i], str) for row in rows)
-        columns.append([cell.ljust(width) if text else cell.rjust(width) for cell in column])
-    for line in zip(*columns):
-        print("  ".join(line).rstrip())
-
+# The other looks are tables (data.show_table prints any of them), drawn as lines or as bars.
 
 def draw_lines(plt, panels):
     """Panels side by side, each ({name of a line: (xs, ys)}, settings of its axes)."""
@@ -203,6 +189,7 @@ def draw_bars(plt, names, parts, right=None):
 
 
 def share(problems, texts):
+    """The share of the answers that are right."""
     return sum(map(data.grade, problems, texts)) / len(problems)
 
 
@@ -370,7 +357,7 @@ def show_curves(found):
         valid = [record for record in records if record["kind"] == "valid"]
         shares, epochs = [r["correct"] / r["total"] for r in valid], [r["epoch"] for r in valid]
         print(path)
-        show_table(["epoch", "stage", " loss", "right", ""], [
+        data.show_table(["epoch", "stage", " loss", "right", ""], [
             (r["epoch"], r["stage"], f"{r['loss']:.3f}", s, bar(s, 30)) for r, s in zip(valid, shares)])
         name = Path(path).stem if Path(path).is_file() else Path(path).name
         right[name], loss[name] = (epochs, shares), (epochs, [r["loss"] for r in valid])
@@ -402,21 +389,21 @@ def look_at(look, runs, names, problems):
         return draw_tree, rows
     if look == "sweep_thoughts":
         heads, rows = sweep(run, problems)
-        show_table(heads, rows)
+        data.show_table(heads, rows)
         steps, right, *classes = zip(*rows)
         parts = dict(zip(data.PATH_CLASSES, classes))
         return draw_bars, [f"{k} steps of thought" for k in steps], parts, right
     if look == "corrupt":
         heads, rows = corrupt(run, problems)
-        show_table(heads, rows)
+        data.show_table(heads, rows)
         return draw_bars, [row[0] for row in rows], {"right": [row[2] for row in rows]}
     if look == "parallel":
         best, nodes = parallel(run, problems)
         rows = by_height(nodes)
-        show_table(["after thought", "best node", "best two", "best three", "out of reach"], best)
+        data.show_table(["after thought", "best node", "best two", "best three", "out of reach"], best)
         print("\nmean value of the nodes as far from the entity as the next step, and how many they are")
         heads = ["after thought", "height", "lead to the target", "nodes", "lead elsewhere", "nodes"]
-        show_table(heads, rows)
+        data.show_table(heads, rows)
         lines, heights = {f"after thought {k}": ([1, 2, 3], shares[:3]) for k, *shares in best}, {}
         for k, *_ in best:
             for where, i in (("to the target", 2), ("elsewhere", 4)):
@@ -429,7 +416,7 @@ def look_at(look, runs, names, problems):
     for i, name in enumerate(names, start=1):
         print(f"run {i}  {name}")
     print()
-    show_table(["steps", "problems", *(f"run {i} right" for i in range(1, 1 + len(runs)))], rows)
+    data.show_table(["steps", "problems", *(f"run {i} right" for i in range(1, 1 + len(runs)))], rows)
     print()
     for i, (one, two, p) in enumerate(tests, start=2):
         print(f"{one} problems only run 1 gets right, {two} only run {i}: McNemar's exact p = {p:.2g}")
@@ -548,7 +535,7 @@ def main(argv=None):
         gpt, tokenizer = train.pretrained(args.init)
         print(args.prompt + continue_text(gpt.to(device), tokenizer, args.prompt, 50))
     elif args.look == "table":
-        show_table(*results(logs(args.paths)))
+        data.show_table(*results(logs(args.paths)))
     elif args.look == "curve":
         drawing = draw_lines, show_curves(logs(args.paths))
     else:

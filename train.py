@@ -43,9 +43,9 @@ METHODS = {
 
 
 def schedule(settings, stage, steps, missing=0):
-    """(tokens of the written chain removed, fillers) of a problem whose steps have so many tokens each.
+    """(tokens of the written chain removed, fillers) for a problem; steps: the number of tokens of each step.
 
-    Training, evaluation and sampling ask here. Coconut with c = 2 and K = 3, for a problem of 4 steps:
+    Training, evaluation and sampling all use this. Coconut with c = 2 and K = 3, for a problem of 4 steps:
 
         stage     0      1       2        3        4 = K + 1: where chains can be longer than K, the rest goes
         input     ssss   ttsss   ttttss   tttttts  tttttt       t: thought, s: written step; then the answer
@@ -87,7 +87,7 @@ def stage_at(epoch, settings, last):
 
 
 def last_stage_of(settings, longest):
-    """The last stage, if the longest written chain has so many steps: K, or K + 1 to remove what is left
+    """The last stage, where the longest written chain has `longest` steps: K, or K + 1 to remove what is left
     after K; for iCoT the first without a chain; 0 for methods that never change it."""
     written = METHODS[settings.method][1]
     if written == "staged":
@@ -156,8 +156,8 @@ class Run:
         return schedule(self.settings, self.stage, [0] * self.settings.stages, self.missing)[1]
 
     def autocast(self):
-        """Within it a GPU multiplies matrices in bfloat16, unless --float32 or it would only imitate that,
-        slowly. Weights stay float32, and on other devices all does, wherever the run was trained."""
+        """A context in which a GPU multiplies matrices in bfloat16, unless --float32 or a GPU that only
+        emulates it, slowly. Weights stay float32; other devices use float32 for everything."""
         device = self.gpt.wte.weight.device.type
         able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.autocast(device, torch.bfloat16, enabled=able and not self.settings.float32)
@@ -172,11 +172,11 @@ def batches(run, problems, rng=None, alike=False):
     The micro-batches go through the model one after the other and share one optimizer step. They bound the
     memory; and as in training each takes problems of like length, there is less padding to compute.
 
-    rng: for training. Shuffled, at times of a random stage up to this one (--mix), and only this process's
-    share.
-    alike: problems of like length share whole batches too, which helps easy problems: a batch without
-    distractors shows what a rule is for (results/quick.md). --bucket does so within as many batches, which
-    saves a large model the padding, while a batch is still a random one.
+    rng: for training. Then the batches are shuffled, some are of a random stage up to this one (--mix), and
+    each process gets its share of every batch.
+    alike: whole batches are of problems of like length too, which helps with easy problems: a batch without
+    distractors shows what a rule is for (results/quick.md). --bucket sorts by length only within that many
+    random batches, which saves a large model the padding.
     """
     settings, order = run.settings, list(range(len(problems)))
     filler, written = METHODS[settings.method]
@@ -209,11 +209,11 @@ def batches(run, problems, rng=None, alike=False):
 
 @torch.no_grad()
 def ask(run, problems, n, stop=False, given=None):
-    """What the model writes after n fillers: texts, how many tokens each has, the thoughts (P, N, C), and how
-    many of them count (P,).
+    """What the model writes after n fillers: texts, the number of tokens of each, the thoughts (P, N, C), and
+    how many of them each problem took (P,).
 
     stop: the run's classifier may end the thoughts earlier. given (P, j, C): vectors in place of the first j
-    thoughts; or of pauses, which one by one are the same to the model as together.
+    thoughts, or of pauses: reading those one by one gives the same as reading them together.
     """
     filler = "thought" if given is not None else METHODS[run.settings.method][0]
     run.tokenizer.read(problems)
@@ -278,8 +278,8 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
         if WORLD > 1:
             sum_gradients(list(gpt.parameters()))
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
-        upcoming = next(shuffled, None)             # made while a GPU still works on this step ...
-        if not norm.isfinite():     # ... which is waited for here, before a bad step gets into the weights
+        upcoming = next(shuffled, None)     # make the next batch while a GPU still works on this one; the
+        if not norm.isfinite():             # norm waits for it, before a bad step gets into the weights
             raise UserError(f"stage {run.stage}, epoch {1 + done // updates}: loss {summed(loss).item()}, "
                             f"gradient norm {norm.item()} at step {update} of {updates}, "
                             f"learning rate {settings.lr * factor:.1e}: try a lower --lr")
@@ -604,7 +604,7 @@ def pick_device(name):
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
-        raise UserError(f"--device {name} is not to be had here: try auto or cpu") from None
+        raise UserError(f"--device {name} is not available here: try auto or cpu") from None
     return name
 
 

@@ -605,10 +605,11 @@ def test_with_gpt2s_vocabulary_pieces_are_the_whole_and_questions_as_long_as_the
 
 
 def test_a_problem_is_worked_out_at_three_stages(capsys):
-    """What is read and what is predicted stand below each other: after stage 1's thought comes the second step."""
+    """What is predicted stands beside what is read: at stage 3 nothing before <eot>, and there the answer's first token."""
     data.main(["prosqa", "--nodes", "9", "--max_steps", "3"])
     printed = capsys.readouterr().out
     assert [line[:21] for line in printed.splitlines() if line.startswith("stage")] == [
         f"stage {s}: {s} of 3 steps" for s in (0, 1, 3)]
-    read, predict = printed.split("stage 3")[1].splitlines()[1:3]
-    assert read[predict.index("###_"):].startswith("<eot>") and "t3" in read and printed.endswith("<|endoftext|>\n")
+    rows = [line.split() for line in printed.split("stage 3")[1].splitlines()[2:]]
+    assert [row[0] for row in rows if len(row) < 2 or row[1] == "###_"][-5:] == ["<bot>", "t1", "t2", "t3", "<eot>"]
+    assert rows[-1][-1] == "<|endoftext|>" and rows[-2][-1] == rows[-1][0] == "."

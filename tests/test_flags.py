@@ -87,18 +87,3 @@ def test_numbers_and_words_out_of_their_bounds_are_refused_and_those_on_them_are
     for bad in ("--method=telepathy", "--setting=quickly", "--stop=now", "--lr=fast", "--lr=inf", "--lr=nan"):
         with pytest.raises(ValueError, match=bad.split("=")[1]):
             train.parse([bad])
-
-
-@pytest.mark.parametrize("argv, says", [
-    (["nowhere"], "no run in nowhere"), (["{run}", "--n", "0"], "--n"), (["{run}", "--thoughts", "-1"], "--thoughts"),
-    (["{run}", "--question", "Who?", "--n", "2"], "leave out --n"), (["--init", "scratch", "--prompt", "a"], "there is no scratch"),
-    (["{run}", "--device", "abacus"], "abacus"), ([], "name a run"), (["{run}", "--prompt", "x"], "name a run"), (["--init", "gpt2"], "--prompt")])
-def test_sample_refuses_what_it_cannot_do_in_one_line(tmp_path, argv, says, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    if "{run}" in argv:
-        outcome(tmp_path / "run", "--epochs 1")
-        capsys.readouterr()
-    with pytest.raises(SystemExit) as e:
-        data.run_or_explain(lambda: sample.main([a.format(run="run") for a in argv]))
-    err = capsys.readouterr().err
-    assert e.value.code == 2 and says in err and err.startswith("error: ") and err.count("\n") == 1

@@ -47,11 +47,8 @@ def finished(tmp_path_factory):
 # ---- the curriculum
 
 def test_schedule_of_coconut_is_the_papers_table():
-    """c = 2, K = 3, a problem of 4 steps: GSM8K's stages, the last of which removes what is left."""
+    """c = 2, K = 3, a problem of 4 steps: GSM8K's stages, the last of which removes what is left. A short one gets as many thoughts."""
     assert [train.schedule(settings(c=2), s, [1, 2, 4, 8]) for s in range(5)] == [(0, 0), (1, 2), (3, 4), (7, 6), (15, 6)]
-
-
-def test_a_short_problem_gets_as_many_thoughts_as_a_long_one():
     assert [train.schedule(settings(stages=6), s, [5, 5]) for s in (3, 6)] == [(10, 3), (10, 6)]
 
 
@@ -161,13 +158,6 @@ def test_every_epoch_sees_every_problem_once_in_another_order(some, alike):
     problems, tokenizer = some
     one, two = (rows(train.batches(a_run(tokenizer, 0), problems, random.Random(e), alike)) for e in (1, 2))
     assert sorted(one) == sorted(two) == sorted(rows(train.batches(a_run(tokenizer, 0), problems))) and one != two
-
-
-def test_alike_batches_hold_questions_of_like_length(some):
-    problems, tokenizer = some
-    spread = [sum(max(m.length.max() for m in b) - min(m.length.min() for m in b)
-                  for _, b in train.batches(a_run(tokenizer, 0), problems, random.Random(0), alike)) for alike in (False, True)]
-    assert spread[1] < 0.4 * spread[0]
 
 
 @pytest.mark.parametrize("stop", ["constant", "classifier"])
@@ -398,8 +388,6 @@ def test_gsm8k_trains_from_gpt2_and_another_run_from_that(offline, tmp_path, cap
 def test_the_shape_of_given_weights_is_theirs(offline, tmp_path, capsys):
     with pytest.raises(ValueError, match="--init gpt2 has its own shape: leave out --n_layer"):
         train.main([*GSM_RUN, str(tmp_path / "run"), "--n_layer", "2"])
-    with pytest.raises(ValueError, match="gsm8k is for a model that knows words: add --setting paper"):
-        train.main(["--dataset", "gsm8k", "--out", str(tmp_path / "run")])
 
 
 def test_without_network_one_line_says_what_is_missing_and_what_to_do(offline, tmp_path, monkeypatch):
@@ -422,19 +410,7 @@ def test_a_run_with_the_classifier_reports_how_many_thoughts_it_took(tmp_path, c
     assert sum(taken) / len(taken) == pytest.approx(result["thoughts"])
 
 
-@pytest.mark.parametrize("flag", ["--stop classifier", "--c_ramp"])
-def test_what_is_about_thoughts_is_refused_without_them(tmp_path, flag):
-    with pytest.raises(ValueError, match="are for --method coconut, not cot"):
-        train.main([*TINY, "--method", "cot", "--out", str(tmp_path / "run"), *flag.split()])
-
-
-def test_a_ramp_that_a_stage_is_too_short_for_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="--c 3 needs --epochs_per_stage 3"):
-        train.main([*TINY, *"--c 3 --c_ramp --epochs_per_stage 2".split(), "--out", str(tmp_path / "run")])
-
-
-def test_only_what_the_user_can_mend_loses_its_traceback(capsys):
-    """A mistake in the code, such as in a line that somebody changed, is no mistake of the user's."""
+def test_a_user_error_loses_its_traceback_and_a_bug_keeps_it(capsys):
     with pytest.raises(SystemExit, match="2"):
         data.run_or_explain(lambda: train.parse(["--c", "0"]))
     assert capsys.readouterr().err == "error: argument --c: 0 is not at least 1\n"
@@ -494,12 +470,14 @@ def test_test_problems_among_the_training_problems_are_counted(tmp_path, capsys)
 # ---- mistakes
 
 @pytest.mark.parametrize("command, says", [
-    ("--dataset nothere", "unknown dataset nothere"), ("--method telepathy", "telepathy"), ("--c 0", "--c: 0 is not at least 1"),
+    ("--dataset nothere", "unknown dataset nothere"), 
     ("--dataset {tmp} --data_seed 1", "--data_seed does not apply"), ("--dataset {tmp} --easy_epochs 1", "--easy_epochs does not apply"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
-    ("--n_head 5", "no multiple of --n_head 5"), ("--lr fast", "fast"), ("--mix 2", "--mix: 2 is not between 0 and 1"),
+    ("--n_head 5", "no multiple of --n_head 5"), 
     ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"),
     ("--out {run}", "--resume"), ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
-    ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"), ("--eval_only --out {tmp}", "no run in"), ("--min_steps 4", "more than --max_steps 3"), ("--lr inf", "--lr: inf"), ("--dataset {run}/log.jsonl", "only for --eval_only"),
+    ("--method cot --stop classifier", "are for --method coconut, not cot"), ("--method cot --c_ramp", "are for --method coconut, not cot"),
+    ("--c 3 --c_ramp --epochs_per_stage 2", "--c 3 needs --epochs_per_stage 3"), ("--dataset gsm8k", "gsm8k is for a model that knows words: add --setting paper"),
+    ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"), ("--eval_only --out {tmp}", "no run in"), ("--min_steps 4", "more than --max_steps 3"), ("--dataset {run}/log.jsonl", "only for --eval_only"),
     ("--nodes 4 --names 2 --min_steps 1 --max_steps 1 --neg_steps 1 --train_size 1000", "different prosqa problems"),
     ("--eval_only --out {run} --dataset prontoqa", "trained on prosqa"),
     ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes"), ("--init {run} --dataset prontoqa --train_size 20", "words of these problems are new"),
@@ -529,15 +507,16 @@ def test_buckets_hold_every_problem_once_and_batches_of_like_length():
     problems = [data.Problem("", [], "", ids=([9] * rng.randint(5, 60), [[1, 2]], [3, 4])) for _ in range(130)]
     tokenizer = Namespace(bot=11, eot=12, pause=13)
 
-    def lengths(**flags):
+    def lengths(alike=False, **flags):
         run = a_run(tokenizer, 2, batch_size=8, micro_batch=8, **flags)
-        return [micros[0].length.tolist() for _, micros in train.batches(run, problems, random.Random(1))]
+        return [micros[0].length.tolist() for _, micros in train.batches(run, problems, random.Random(1), alike)]
     plain, bucketed = lengths(bucket=1), lengths(bucket=4)
     assert sorted(sum(plain, [])) == sorted(sum(bucketed, [])) == sorted(len(p.ids[0]) + 1 for p in problems)
 
     def padding(batches):
         return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
     assert padding(bucketed) < 0.5 * padding(plain)
+    assert padding(lengths(bucket=1, alike=True)) == padding(lengths(bucket=100)) < padding(bucketed)
     whole = [max(batch) for batch in lengths(bucket=100)]
     assert whole != sorted(whole) and len(whole) == len(bucketed) == len(plain) == 17
 
