@@ -523,8 +523,8 @@ def open_runs(args, typed, device):
     if len(kinds) > 1 and "dataset" not in typed:
         raise UserError("these runs had different problems: say by --dataset on which to compare them")
     problems = train.test_problems(runs[0], typed, args.paths[0])
-    for path, run in zip(args.paths, runs):
-        train.refuse_new_words(problems, run, path)
+    for run in runs:
+        train.prepare(run, problems, "test")
     return runs, problems
 
 

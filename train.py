@@ -459,7 +459,6 @@ def begin(settings, problems):
         if Path(settings.init).is_dir():
             run = open_run(settings.init, "cpu")
             old, tokenizer = run.gpt, run.tokenizer
-            refuse_new_words(problems, run, settings.init)
         else:
             old, tokenizer = pretrained(settings.init)
             grow(old, like=tokenizer.encode("<<")[0], new=3)         # <bot>, <eot>, <pause>
@@ -477,6 +476,7 @@ def read_run(path, device):
     """The run in a checkpoint, and all else that `save` wrote."""
     gpt, saved = coconut.load(path, device)
     try:
+        # A flag that is newer than the checkpoint takes its default.
         known = {flag: value for flag, value in saved["args"].items() if value is not None}
         settings = data.defaults(SETTINGS, known["setting"], known["dataset"]) | known
         return Run(gpt, Tokenizer(saved["words"]), argparse.Namespace(**settings), saved["stage"],
@@ -496,7 +496,11 @@ def open_run(folder, device):
 
 
 def prepare(run, problems, name):
-    """Give problems their ids. Refuses one that, with all steps and fillers, is too long for the model."""
+    """Give problems their ids. Refuses one that, with all steps and fillers, is too long for the model, and
+    problems of words that are new to it: a vocabulary of words spells them in bytes, which it never saw."""
+    words = set(Tokenizer.of(problems).words) if run.tokenizer.words else set()     # GPT-2's has None
+    if len(words - set(run.tokenizer.words or ())) > len(words) / 2:
+        raise UserError(f"most words of these {name} problems are new to the model: it was trained on others")
     run.tokenizer.read(problems)
     size = run.gpt.config.block_size
     for i, p in enumerate(problems):
@@ -507,23 +511,13 @@ def prepare(run, problems, name):
                             f"but the model has {size}")
 
 
-def refuse_new_words(problems, run, folder):
-    """A vocabulary of words spells out new ones in bytes, but its model knows nothing of them."""
-    if run.tokenizer.words:                         # GPT-2's vocabulary has None
-        words = set(Tokenizer.of(problems).words)
-        if len(words - set(run.tokenizer.words)) > len(words) / 2:
-            raise UserError(f"most words of these problems are new to {folder}: it was trained on others")
-
-
 def test_problems(run, typed, folder):
     """The run's own test problems, or those that --dataset and the problem flags ask for."""
     settings = data.merged(vars(run.settings), typed)
     if settings.dataset in data.GENERATORS and settings.dataset != run.settings.dataset:
         raise UserError(f"{folder} was trained on {run.settings.dataset}, not {settings.dataset}: "
                         "name another run")
-    problems = data.problem_sets(settings, ("test",))["test"]
-    refuse_new_words(problems, run, folder)
-    return problems
+    return data.problem_sets(settings, ("test",))["test"]
 
 
 def test(folder, device, typed):

@@ -276,8 +276,8 @@ def test_curves_are_the_logs_validation_records(runs, capsys):
     ("coconut", "--n 0", "--n: 0"), ("coconut", "--thoughts -1", "--thoughts: -1"), ("coconut", "--device abacus", "abacus"),
     ("coconut", "--question Who? --n 2", "leave out --n"), ("coconut", "--prompt x", "name a run"), ("", "--init gpt2", "--prompt"),
     ("", "--init scratch --prompt a", "there is no scratch"), ("", "", "name a run"), ("nowhere", "", "no run in"),
-    ("coconut", "--dataset {rules} --sweep_thoughts", "only ProsQA"), ("coconut", "--dataset {other}", "words of these problems are new"),
-    ("coconut", "--names 38 --nodes 28", "words of these problems are new")])
+    ("coconut", "--dataset {rules} --sweep_thoughts", "only ProsQA"), ("coconut", "--dataset {other}", "problems are new to the model"),
+    ("coconut", "--names 38 --nodes 28", "problems are new to the model")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
     (tmp_path / "other.json").write_text(json.dumps([{"question": "One and one?", "steps": ["<<1+1=2>>"], "answer": "Two"}]))
     known = data.generate("prosqa", {"test": 2}, nodes=9, names=9, max_steps=3)["test"]

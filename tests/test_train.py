@@ -480,8 +480,8 @@ def test_test_problems_among_the_training_problems_are_counted(tmp_path, capsys)
     ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"), ("--eval_only --out {tmp}", "no run in"), ("--min_steps 4", "more than --max_steps 3"), ("--dataset {run}/log.jsonl", "only for --eval_only"),
     ("--nodes 4 --names 2 --min_steps 1 --max_steps 1 --neg_steps 1 --train_size 1000", "different prosqa problems"),
     ("--eval_only --out {run} --dataset prontoqa", "trained on prosqa"),
-    ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes"), ("--init {run} --dataset prontoqa --train_size 20", "words of these problems are new"),
-    ("--eval_only --out {run} --names 38 --nodes 28", "words of these problems are new"), ("--init nothere --train_size 20", "there is no nothere")])
+    ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes"), ("--init {run} --dataset prontoqa --train_size 20", "problems are new to the model"),
+    ("--eval_only --out {run} --names 38 --nodes 28", "problems are new to the model"), ("--init nothere --train_size 20", "there is no nothere")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as e:
