@@ -143,16 +143,6 @@ def test_a_thought_keeps_little_for_the_gradient():
     assert (saved(8) - saved(2)) / 6 < 0.5 * keys_and_values
 
 
-def test_only_the_hidden_state_at_bot_is_computed_to_the_end_of_the_question(gpt, ragged):
-    """What the last block leaves out changes neither that state nor the cache."""
-    batch = collate(ragged)
-    hidden, cache = gpt(gpt.embed(batch.question))
-    short, same = gpt(gpt.embed(batch.question), only=batch.length - 1)
-    torch.testing.assert_close(short[:, 0], hidden[range(5), batch.length - 1], rtol=1e-9, atol=1e-12)
-    for one, other in zip(cache, same):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
-
-
 def test_padding_does_not_change_the_loss(gpt, ragged):
     batch = collate(ragged)
     wide = collate(ragged)

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from statistics import mean, pstdev
 
 import pytest
+import torch
 
 import data
 from data import Problem, Tokenizer, answer_of, collate, encode, generate, grade, load, read, write
@@ -461,6 +462,7 @@ def test_the_loss_is_on_the_remaining_steps_the_answer_and_the_end_of_text_and_p
         assert length == len(given) - 1 and question == given[:-1] + [0] * (len(question) - length)
         assert language == given[-1:] + end[:-1] + [0] * (len(language) - len(end))
         shapes.add((len(question) - length, len(language) - len(end)))
+    assert all(a is b or torch.equal(a, b) for a, b in zip(vars(batch).values(), vars(batch.to("cpu")).values()))
     assert batch.predicted.tolist() == [i for i, t in enumerate(batch.target.flatten().tolist()) if t != -100]
     assert min(q for q, _ in shapes) == min(l for _, l in shapes) == 0 and len(shapes) > 50         # no wider than the longest
 
@@ -602,6 +604,13 @@ def test_with_gpt2s_vocabulary_pieces_are_the_whole_and_questions_as_long_as_the
         assert [question + sum(steps, []) + answer for question, steps, answer in ids] == [
             gpt2.encode(f"{p.question}\n{after(p)}") + [gpt2.eos] for p in problems]
         assert sum(len(question) for question, _, _ in ids) / 500 == pytest.approx(length, rel=0.02)
+
+
+def test_the_papers_problems_are_as_many_and_as_large_as_the_papers():
+    for name, sizes in ("prontoqa", (9000, 200, 800)), ("prosqa", (17886, 300, 500)):
+        paper = data.defaults(data.PROBLEM_SETTINGS, "paper", name)
+        assert tuple(paper[f"{split}_size"] for split in data.SPLITS) == sizes
+        assert [paper[flag] for flag in ("hops", "plain", "nodes", "min_steps", "max_steps", "names", "neg_steps")] == [5, False, 28, 3, 6, 38, 1]
 
 
 def test_a_problem_is_worked_out_at_three_stages(capsys):

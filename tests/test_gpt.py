@@ -83,6 +83,16 @@ def test_masked_columns_might_as_well_not_be_there(gpt):
     torch.testing.assert_close(with_gaps[:, keep[0]], without, rtol=1e-10, atol=1e-10)
 
 
+def test_where_only_one_hidden_state_is_wanted_it_and_the_cache_are_the_same(gpt):
+    """What the last block then leaves out changes neither."""
+    x, only = torch.randn(3, 7, 16, dtype=torch.float64), torch.tensor([6, 2, 0])
+    (hidden, cache), (short, same) = gpt(x), gpt(x, only=only)
+    assert short.shape == (3, 1, 16)
+    torch.testing.assert_close(short[:, 0], hidden[range(3), only], rtol=1e-9, atol=1e-12)
+    for one, other in zip(cache, same):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
 def test_full_size_has_gpt2s_number_of_parameters_and_its_head_is_the_embedding():
     with torch.device("meta"):
         gpt = GPT(GPTConfig())

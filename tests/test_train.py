@@ -91,17 +91,22 @@ def test_methods_are_the_papers_grid(method, stage0, last):
 
 
 def test_papers_settings_are_the_papers():
-    """Paper: Experiments, Setup; the sizes of the official data."""
-    for dataset, c, epochs, sizes, longest in (
-            ("prontoqa", 1, (50, 5, 5), (9000, 200, 800), 128), ("prosqa", 1, (50, 5, 5), (17886, 300, 500), 128), ("gsm8k", 2, (50, 6, 3), None, 64)):
+    """Paper: Experiments, Setup."""
+    for dataset, c, epochs, longest in ("prontoqa", 1, (50, 5, 5), 128), ("prosqa", 1, (50, 5, 5), 128), ("gsm8k", 2, (50, 6, 3), 64):
         paper = Namespace(**data.defaults(train.SETTINGS, "paper", dataset))
         assert (paper.epochs, paper.epochs_first, paper.epochs_per_stage) == epochs and paper.c == c
         assert paper.max_new_tokens == longest and paper.init == "gpt2" and paper.stages == 3 * (dataset == "gsm8k")
-        assert sizes is None or (paper.train_size, paper.valid_size, paper.test_size) == sizes
         assert (paper.n_layer, paper.n_head, paper.n_embd, paper.dropout) == (12, 12, 768, 0.1)
         assert (paper.batch_size, paper.lr, paper.weight_decay, paper.muon_lr, paper.mix) == (128, 1e-4, 0.01, 0.0, 0.0)
         assert paper.reset_optimizer and not paper.easy_epochs and not paper.warmup and not paper.decay
-        assert (paper.hops, paper.nodes, paper.min_steps, paper.max_steps) == (5, 28, 3, 6)
+
+
+def test_every_default_is_within_its_limits():
+    for setting in ("quick", "paper"):
+        for dataset in ("prontoqa", "prosqa", "gsm8k", "a folder"):
+            for flag, value in data.defaults(train.SETTINGS, setting, dataset).items():
+                limits = train.SETTINGS[flag][2]
+                assert not limits or (value in limits if isinstance(value, str) else limits[0] <= value <= limits[1]), flag
 
 
 def test_stages_follow_the_epochs():
@@ -164,7 +169,7 @@ def test_every_epoch_sees_every_problem_once_in_another_order(some, alike):
 def test_micro_batches_give_the_gradient_of_the_whole_batch(some, stop):
     """Also where the pieces predict different numbers of tokens, as here, where every third problem has lost a step."""
     problems, _ = some
-    grads = []
+    grads, rates = [], []
     for micro_batch in (40, 7):
         run = train.begin(settings(batch_size=40, micro_batch=micro_batch, stop=stop, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0,
                                    detach_thoughts=False, init="scratch", lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0), problems)
@@ -175,10 +180,10 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(some, stop):
         optimizer, = train.make_optimizers(run)
         optimizer.zero_grad = lambda: None
         train.train_epoch(run, [optimizer], train.batches(run, problems), 1, 0, 1,
-                          lambda kind, **log: grads.append((log["loss"], log["norm"])))
+                          lambda kind, **log: grads.append((log["loss"], log["norm"])) or rates.append(log["rate"] * log["ms"]))
         grads.append(torch.cat([p.grad.flatten() for p in gpt.parameters()]))
         assert grads[-2][1] > 1.1 and grads[-1].norm().item() == pytest.approx(1.0, rel=1e-5)       # clipped
-    assert grads[0] == pytest.approx(grads[2], rel=1e-9)
+    assert grads[0] == pytest.approx(grads[2], rel=1e-9) and rates == pytest.approx([60_000 * 40] * 2)        # examples a minute
     assert (grads[1] - grads[3]).norm() < 1e-9 * grads[1].norm()
 
 
