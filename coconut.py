@@ -90,7 +90,7 @@ def speak(gpt, language, length, n, thoughts, cache, mask):
 def stop_scores(gpt, thoughts, eot):
     """The paper's classifier of "is this the last thought?", a score over 0 for yes: a linear head on each
     of the thoughts (B, N, C) -> (B, N). <eot> means just that, so its row of the tied head does."""
-    return thoughts @ gpt.wte.weight[eot]
+    return thoughts @ gpt.embed(eot)       # not by an index, for which a GPU would be waited for
 
 
 def loss(gpt, batch, detach=False, stop=False):
@@ -171,7 +171,7 @@ def load(path, device="cpu"):
         gpt = GPT(GPTConfig(**saved["config"])).to(device)
         gpt.load_state_dict(saved["model"])
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
-        why = str(e).split("\n")[0]
+        why = "no file of tensors" if isinstance(e, pickle.UnpicklingError) else str(e).split("\n")[0]
         raise UserError(f"{path} is not a whole checkpoint of this program ({why}): "
                         "train it again, or name another run") from None
     return gpt, saved
@@ -185,8 +185,8 @@ def main():
     columns = "q1 q2 q3 q4 <bot> t1 t2 t3 <eot> l1 l2".split()
     forward, seen = gpt.forward, []
 
-    def told(x, *args, **only):
-        hidden, cache = forward(x, *args, **only)
+    def told(x, *args, **named):
+        hidden, cache = forward(x, *args, **named)
         end = columns_of(cache)
         seen.append(end)
         print(f"  pass {len(seen)}  input {str(tuple(x.shape)):12} {' '.join(columns[end - x.size(1):end])}")

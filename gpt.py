@@ -65,9 +65,9 @@ class CausalSelfAttention(nn.Module):
         if only is None:
             q, k, v = self.c_attn(x).split(C, dim=2)
         else:
-            weights, biases = self.c_attn.weight.split([C, 2 * C]), self.c_attn.bias.split([C, 2 * C])
-            q = F.linear(x[torch.arange(B, device=x.device), only, None], weights[0], biases[0])
-            k, v = F.linear(x, weights[1], biases[1]).split(C, dim=2)
+            (w_q, w_kv), (b_q, b_kv) = (p.split([C, 2 * C]) for p in (self.c_attn.weight, self.c_attn.bias))
+            q = F.linear(x[torch.arange(B, device=x.device), only, None], w_q, b_q)
+            k, v = F.linear(x, w_kv, b_kv).split(C, dim=2)
         # Contiguous, or every product with a cached part would copy it, and keep the copy for the gradient.
         q, k, v = (y.unflatten(2, (self.n_head, -1)).transpose(1, 2).contiguous() for y in (q, k, v))
         dropout = self.dropout if self.training else 0.0                        # q, k, v (B, nh, T, hs)
@@ -190,7 +190,7 @@ class GPT(nn.Module):
         for i, block in enumerate(self.h):
             if only is None or i < len(self.h) - 1:
                 x, present = block(x, bias, cache[i] if cache else None)
-            else:
+            else:       # one query a row, which sees the columns up to its own; there is no cache yet
                 before = torch.arange(T, device=x.device) <= only[:, None]                  # (B, T)
                 bias = torch.zeros_like(before, dtype=x.dtype).masked_fill(~before, -math.inf)
                 x, present = block(x, bias[:, None, None, :], None, only)

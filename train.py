@@ -357,7 +357,7 @@ class Muon(torch.optim.Optimizer):
     def step(self):
         for group in self.param_groups:
             for shape in dict.fromkeys(p.shape for p in group["params"]):       # (rows, columns)
-                same = [p for p in group["params"] if p.shape == shape and p.grad is not None]
+                same = [p for p in group["params"] if p.shape == shape]
                 for p in same:
                     momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
                     momentum.lerp_(p.grad, 0.05)
@@ -469,7 +469,7 @@ def begin(settings, problems):
 
 def save(path, run, epoch, **more):
     coconut.save(path, run.gpt, args=vars(run.settings), words=run.tokenizer.words, stage=run.stage,
-                 last_stage=run.last_stage, epoch=epoch, **more)
+                 last_stage=run.last_stage, missing=run.missing, epoch=epoch, **more)
 
 
 def read_run(path, device):
@@ -480,7 +480,7 @@ def read_run(path, device):
         known = {flag: value for flag, value in saved["args"].items() if value is not None}
         settings = data.defaults(SETTINGS, known["setting"], known["dataset"]) | known
         return Run(gpt, Tokenizer(saved["words"]), argparse.Namespace(**settings), saved["stage"],
-                   saved["last_stage"]), saved
+                   saved["last_stage"], saved.get("missing", 0)), saved
     except KeyError as e:
         raise UserError(f"{path} does not hold a run, but a model without its {e}: name another") from None
 
@@ -596,6 +596,8 @@ def pick_device(name):
         raise UserError(f"{os.environ['LOCAL_WORLD_SIZE']} processes need as many GPUs, but there are "
                         f"{gpus}: ask torchrun for fewer, or say --device cpu")
     try:
+        if name.split(":")[0] not in ("cpu", "cuda", "mps"):
+            raise RuntimeError
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name} is not available here: try auto or cpu") from None
@@ -611,7 +613,7 @@ def fit(typed, folder, device, resume):
         run, saved = read_run(folder / "last.pt", device)
         settings = run.settings
         for flag, value in typed.items():
-            if value != getattr(settings, flag):
+            if value != getattr(settings, flag) and (flag, value) != ("stages", 0):     # 0: as many as needed
                 raise UserError(f"{folder} was begun with {flag} = {getattr(settings, flag)}, not {value}: "
                                 "resume it with that")
     else:

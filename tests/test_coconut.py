@@ -7,6 +7,7 @@ from collections import namedtuple
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import coconut
 from coconut import explicit_forward, generate, loss, speak, stop_scores, think
@@ -291,8 +292,8 @@ def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(small, tmp_path):
 def test_the_classifier_is_a_linear_head_and_its_loss_the_binary_cross_entropy_of_being_last(gpt, ragged):
     batch = collate(ragged)
     chain, _, _ = think(gpt, batch.question, batch.length, batch.n)
-    assert torch.allclose(stop_scores(gpt, chain, EOT), gpt.logits(chain)[..., EOT])
-    said = [(p.log() if i == s.n - 1 else (1 - p).log()) for s, row in zip(ragged, torch.sigmoid(stop_scores(gpt, chain, EOT)))
+    assert torch.allclose(stop_scores(gpt, chain, torch.tensor(EOT)), gpt.logits(chain)[..., EOT])
+    said = [(p.log() if i == s.n - 1 else (1 - p).log()) for s, row in zip(ragged, torch.sigmoid(stop_scores(gpt, chain, torch.tensor(EOT))))
             for i, p in enumerate(row[:s.n])]
     added = loss(gpt, collate(ragged), stop=True) - loss(gpt, collate(ragged))
     words = int((batch.target >= 0).sum())          # a thought counts as much as a word
@@ -309,7 +310,7 @@ def test_every_problem_of_a_batch_stops_where_its_own_classifier_says_or_at_the_
         gpt.wte.weight.data[EOT] = torch.randn(16)
         written, chain, taken = generate(gpt, batch, EOS, 12, stop=True)
         for i, s in enumerate(ragged):
-            over = (stop_scores(gpt, chain[i], EOT) > 0).tolist()
+            over = (stop_scores(gpt, chain[i], torch.tensor(EOT)) > 0).tolist()
             own = over.index(True) + 1 if True in over else 5
             alone = collate([Sequence(s.question, own, s.language)])
             assert taken[i] == own and written[i] == generate(gpt, alone, EOS, 12)[0][0]
@@ -323,3 +324,19 @@ def test_the_toy_shows_both_forwards_pass_by_pass(capsys):
     passes = [line.split("  ")[2:] for line in lines if line.startswith("  pass")]
     assert [p[-1].strip() for p in passes[4:]] == ["q1 q2 q3 q4 <bot>", "t1", "t2", "t3 <eot> l1 l2"]
     assert [len(p[-1].split()) for p in passes[:4]] == [5, 6, 7, 11] and float(lines[-1].split()[-1]) < 1e-4
+
+
+@pytest.mark.parametrize("stop", [False, True])
+def test_a_training_step_never_asks_the_device_for_a_number(gpt, ragged, stop):
+    """On a GPU that would be a wait. An .item(), a look at a condition or an index by a tensor of no dimension shows here."""
+    asked = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            asked.append(function)
+            return function(*args, **(kwargs or {}))
+    batch = collate(ragged)
+    with Watch():
+        loss(gpt, batch, stop=stop).backward()
+    waits = {torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default}
+    assert len(asked) > 100 and not waits & set(asked)

@@ -71,6 +71,11 @@ def test_icot_removes_tokens_from_the_left_and_at_last_all(some):
     assert [extra.count(o) / 4000 for o in range(3)] == pytest.approx([0.982, 0.018, 0.0003], abs=0.006) and min(extra) == 0
 
 
+def test_a_checkpoint_in_mid_ramp_is_asked_for_the_thoughts_that_it_had(tmp_path):
+    out = run(tmp_path / "ramp", *"--c 2 --c_ramp --epochs 2 --epochs_first 1 --epochs_per_stage 2".split())
+    assert (opened := train.open_run(out, "cpu")).missing == 1 and opened.fillers() == 1
+
+
 def test_a_ramp_adds_the_thoughts_of_a_stage_one_by_one():
     args = settings(c=3, stages=2, c_ramp=True, epochs_first=1, epochs_per_stage=3)
     thoughts = [train.schedule(args, stage, [5, 5, 5], missing)[1] for stage, missing in
@@ -269,7 +274,7 @@ def test_resume_needs_no_more_than_the_folder_and_minds_a_lost_log(finished, tmp
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     (out / "log.jsonl").unlink()
-    train.main(["--resume", "--out", str(out), "--device", "cpu"])
+    train.main(["--resume", "--stages", "0", "--out", str(out), "--device", "cpu"])
     assert records(out) == records(finished)[-1:]
 
 
