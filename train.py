@@ -359,8 +359,9 @@ class Muon(torch.optim.Optimizer):
             for shape in dict.fromkeys(p.shape for p in group["params"]):       # (rows, columns)
                 same = [p for p in group["params"] if p.shape == shape]
                 for p in same:
-                    momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                    momentum.lerp_(p.grad, 0.05)
+                    if not self.state[p]:
+                        self.state[p]["momentum"] = torch.zeros_like(p)
+                    self.state[p]["momentum"].lerp_(p.grad, 0.05)
                 x = torch.stack([p.grad.lerp(self.state[p]["momentum"], 0.95) for p in same])   # Nesterov's
                 x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
                 for _ in range(5):      # Newton-Schulz: each step brings all singular values nearer to 1
