@@ -56,7 +56,7 @@ ENTITIES = "Fae Rex Sally Max Alex Sam Polly Stella Wren".split()
 MAX_HOPS = 6    # h hops need 2h + 4 of the 17 concepts and 2h + 1 of the 13 families
 
 
-def prontoqa_problem(rng, hops=5, plain=False, easy=False):
+def prontoqa_problem(rng, hops=5, distractors=1.0):
     """One ProntoQA problem: does entity E have the property asked for?
 
     E is an A_h, and A_h -> ... -> A_1 -> A_0 is a chain of is-a rules, each A_i with a dead-end second parent
@@ -64,10 +64,8 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     and the conclusion. The distractors: E is also a C (with a parent R, going nowhere), and S, which nothing
     is, has A_1's adjective with the opposite polarity.
 
-    plain: every rule begins with "Every" (the official generator also says "Each x" and "Xes are").
-    easy: up to `hops` hops, and only some of the rules that the proof does not need (results/quick.md).
+    distractors: the share of rules that the proof does not need which the question tells (results/quick.md).
     """
-    hops = rng.randint(1, hops) if easy else hops
     names = rng.sample(CONCEPTS, 2 * hops + 4)
     chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # A_h ... A_0; D_h ... D_1
     target, entity = chain[-2], rng.choice(ENTITIES)        # the target is A_1
@@ -80,13 +78,13 @@ def prontoqa_problem(rng, hops=5, plain=False, easy=False):
     negated = {name: rng.random() < odds.get(name, 1 / 3) for name in owners}
     adjective[s], negated[s] = adjective[target], not negated[target]
 
-    is_a = {x: _rule(rng, plain, x, y, True) for x, y in zip(chain, chain[1:])}             # A_i -> A_(i-1)
-    has = {x: _rule(rng, plain, x, "not " * negated[x] + adjective[x]) for x in adjective}
+    is_a = {x: _rule(rng, x, y, True) for x, y in zip(chain, chain[1:])}             # A_i -> A_(i-1)
+    has = {x: _rule(rng, x, "not " * negated[x] + adjective[x]) for x in adjective}
     needed = [is_a[x] for x in chain[:-2]] + [has[target]]
-    others = [is_a[target], _rule(rng, plain, c, r, True),
-              *(_rule(rng, plain, x, d, True) for x, d in zip(chain, sides)),
-              *(has[x] for x in adjective if x != target)]
-    rules = needed + (rng.sample(others, rng.randint(0, len(others))) if easy else others)
+    others = [is_a[target], _rule(rng, c, r, True),
+              *(_rule(rng, x, d, True) for x, d in zip(chain, sides)),
+              *(has[x] for x in adjective if x not in (target, s))]
+    rules = needed + [has[s]] + [rule for rule in others if rng.random() < distractors]
     rng.shuffle(rules)
     facts = [f"{entity} is {with_article(x)}." for x in (chain[0], c)]
     rng.shuffle(facts)
@@ -103,11 +101,11 @@ def with_article(noun):
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _rule(rng, plain, subject, predicate, is_concept=False):
-    """"Xes are yes.", "Each x is a y." or "Every x is a y." (1/2, 1/4, 1/4); if plain, always the last."""
-    if not plain and rng.random() < 0.5:
+def _rule(rng, subject, predicate, is_concept=False):
+    """"Xes are yes.", "Each x is a y." or "Every x is a y." (1/2, 1/4, 1/4)."""
+    if rng.random() < 0.5:
         return f"{subject.capitalize()}es are {predicate}{'es' if is_concept else ''}."
-    quantifier = "Every" if plain else rng.choice(["Each", "Every"])
+    quantifier = rng.choice(["Each", "Every"])
     return f"{quantifier} {subject} is {with_article(predicate) if is_concept else predicate}."
 
 
@@ -150,21 +148,16 @@ def _poisson(rng, mean):
     return count
 
 
-def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_steps=1, parents=1.5,
-                   even_steps=False, easy=False):
+def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_steps=False, distractors=1.0):
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
     neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
-    the paper's 28 about 23 remain). names: use only the first so many concept names, and entity names.
-    neg_steps: neg_target is at least so many steps from its root. In small graphs it mostly hangs directly
-    under it, and a model that looks for that need not search. parents: of a node, on average. even_steps:
-    long paths are rare among the graphs; this draws the number of steps first, all with the same probability.
-    easy: only some of the edges that lead neither to the target nor to neg_target, which may be anywhere
-    (results/quick.md).
+    the paper's 28 about 23 remain). parents: of a node, on average. even_steps: long paths are rare among the
+    graphs; this draws the number of steps first, all with the same probability. distractors: the share of the
+    edges that lead neither to the target nor to neg_target which the question tells (results/quick.md).
     """
-    concepts, entities = PROSQA_CONCEPTS[:names], PROSQA_ENTITIES[:names]
-    most = len(concepts) + len(entities)
+    most = len(PROSQA_CONCEPTS) + len(PROSQA_ENTITIES)
     if nodes > most:
         raise UserError(f"{nodes} nodes are more than the {most} names for them: ask for fewer")
     if min_steps > max_steps:
@@ -177,23 +170,19 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, names=None, neg_step
         inner = {u for chosen in sources for u in chosen}
         leaves = [[v for v in range(2, nodes) if family[v] == root + 1 and v not in inner] for root in (0, 1)]
         steps = max((depth[v] for v in leaves[0] + leaves[1]), default=0)
-        wrong = [[v for v in side if easy or depth[v] >= neg_steps] for side in leaves]
-        roots = [r for r in (0, 1) if wrong[1 - r] and any(depth[v] == steps for v in leaves[r])]
+        roots = [r for r in (0, 1) if leaves[1 - r] and any(depth[v] == steps for v in leaves[r])]
         parentless = sum(not chosen for chosen in sources)
-        named = parentless <= len(entities) and nodes - parentless <= len(concepts)
+        named = parentless <= len(PROSQA_ENTITIES) and nodes - parentless <= len(PROSQA_CONCEPTS)
         if roots and steps in wanted and named:
             break
     else:
         raise UserError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
-                        f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps, neg_steps or parents")
+                        f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps or parents")
     root = rng.choice(roots)
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
-    neg_target = rng.choice(wrong[1 - root])
-
-    path = _path_to(rng, target, sources, family, depth)
-    if easy:
-        sources = _thinned(rng, sources, path, _path_to(rng, neg_target, sources, family, depth))
-    return _tell(rng, sources, path, neg_target, concepts, entities)
+    neg_target = rng.choice(leaves[1 - root])
+    path, wrong = (_path_to(rng, v, sources, family, depth) for v in (target, neg_target))
+    return _tell(rng, _thinned(rng, sources, distractors, path, wrong), path, neg_target)
 
 
 def _path_to(rng, v, parents, family, depth):
@@ -206,22 +195,21 @@ def _path_to(rng, v, parents, family, depth):
     return path
 
 
-def _thinned(rng, parents, *paths):
-    """The parents of every node along the paths' edges and a random number of the others."""
+def _thinned(rng, parents, distractors, *paths):
+    """The parents of every node along the paths' edges, and a share of all the others."""
     kept = {edge for path in paths for edge in zip(path, path[1:])}
-    others = [(u, v) for v, chosen in enumerate(parents) for u in chosen if (u, v) not in kept]
-    kept.update(rng.sample(others, rng.randint(0, len(others))))
-    return [[u for u in chosen if (u, v) in kept] for v, chosen in enumerate(parents)]
+    return [[u for u in chosen if (u, v) in kept or rng.random() < distractors]
+            for v, chosen in enumerate(parents)]
 
 
-def _tell(rng, parents, path, neg_target, concepts, entities):
+def _tell(rng, parents, path, neg_target):
     """A graph and the path through it that answers the question, in words: each edge is a sentence.
 
     Nodes without parents get the name of an entity, all others one of a concept, those without any edge none.
     """
     root, target, inner = path[0], path[-1], {u for chosen in parents for u in chosen}
     kept = [v for v in range(len(parents)) if parents[v] or v in inner]
-    concepts, entities = rng.sample(concepts, len(concepts)), rng.sample(entities, len(entities))
+    concepts, entities = (rng.sample(names, len(names)) for names in (PROSQA_CONCEPTS, PROSQA_ENTITIES))
     name = {v: (concepts if parents[v] else entities).pop() for v in kept}
     number = {v: i for i, v in enumerate(kept)}
     edges = [(u, v) for v in kept for u in parents[v]]
@@ -244,18 +232,18 @@ GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
 SPLITS = ("train", "valid", "test")
 
 
-def generate(name, sizes, seed=0, **options):
-    """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes; no question occurs twice.
+def generate(name, sizes, seed=0, seen=(), **options):
+    """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes. No question occurs twice, and
+    none of those in `seen`. `options` go to the generator of `name`.
 
-    Each set has its own random stream, so that another size of one leaves the others as they were. A set
-    named "easy" has easy problems. `options` go to the generator of `name`.
+    Each set has its own random stream, so that another size of one leaves the others as they were.
     """
-    seen, sets = set(), {}
-    for split in sorted(sizes, key=("test", "valid", "train", "easy").index):
+    seen, sets = set(seen), {}
+    for split in sorted(sizes, key=("test", "valid", "train").index):
         rng = random.Random(f"{name} {split} {seed}")
         problems, again = [], 0
         while len(problems) < sizes[split]:
-            problem = GENERATORS[name](rng, **options, **({"easy": True} if split == "easy" else {}))
+            problem = GENERATORS[name](rng, **options)
             again = again + 1 if problem.question in seen else 0
             if again == 0:
                 seen.add(problem.question)
@@ -341,9 +329,10 @@ class Tokenizer:
     tiktoken looks a whole word up before it merges any bytes, so a known word is one token, an unknown one
     falls back to bytes, and every text decodes to itself. No text, not even "<bot>", makes a special token.
     """
-    # Spaces belong to the small words around a name, so that it is one and the same token everywhere.
-    PATTERN = (r" (?:is(?: an?| not)?|an?|or) |es are(?: not)? |(?:Every|Each|Is) |\w+?(?=es\b)|\w+"
-               r"|[^\w\s]+ ?|\n|[^\S\n]+")
+    # A subject with its verb is one token, and so is a name that ends a sentence: a fact is two tokens. Who
+    # has read "Every bompus is a " then looks for that same token earlier, and copies what came after it.
+    PATTERN = (r"(?:(?:Every|Each) )?\w+ is(?: an?| not)? |\w+es are(?: not)? |\w+\.[ \n]| (?:an?|or) |Is |\w+"
+               r"|[^\w\s]+[ \n]?|\n|[^\S\n]+")
     SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
 
     def __init__(self, words=None):
@@ -367,7 +356,8 @@ class Tokenizer:
     @classmethod
     def of(cls, problems):
         """The tokenizer of a training set: every word in it that is longer than a byte."""
-        texts = [text for p in problems for text in (p.question, *p.steps, f"### {p.answer}")]
+        texts = [text for p in problems
+                 for text in (*(line + "\n" for line in (p.question, *p.steps)), f"### {p.answer}")]
         words = {word for text in texts for word in re.findall(cls.PATTERN, text)}
         return cls(sorted(word for word in words if len(word.encode()) > 1))
 
@@ -389,6 +379,13 @@ class Tokenizer:
             p.ids = question, steps, array("i", self.encode("### " + p.answer) + [self.eos])
 
 
+def name_and_rest(word):
+    """A token's name and what is around it: "Every bompus is a " has "bompus" and "Every {} is a "."""
+    match = re.fullmatch(r"(Every |Each |)(\w+?)((es)?( (is|are) .*|\.\s)?)", word, re.DOTALL)
+    before, name, after = match.group(1, 2, 3) if match else ("", word, "")
+    return (name.lower(), f"{before}{{}}{after}") if before + after else (name, "")
+
+
 def encode(ids, tokenizer, filler=None, removed=0, n=0):
     """One training sequence from a problem's ids: (question, number of thoughts after it, language). The
     first `removed` tokens of the written chain are replaced by `n` fillers.
@@ -396,8 +393,8 @@ def encode(ids, tokenizer, filler=None, removed=0, n=0):
     filler: "thought", "pause", or None, which does without <bot> and <eot> too. For the question "Tom is a x.
     Is Tom a y or z?", the steps "Tom is a x." and "Every x is a y.", the first removed, and n=1 thought:
 
-        Tom is a x . Is Tom a y or z ? \\n <bot>   t1   <eot>  Every x is a y . \\n ### Tom is a y . <eos>
-        |------------- question --------------| thought |------------------- language ------------------|
+        Tom is a x. Is Tom a y or z ?\\n <bot>   t1   <eot>  Every x is a y.\\n ### Tom is a y . <eos>
+        |------------ question ------------| thought |----------------- language ------------------|
                                                            no loss on <eot>: it is given, not predicted
 
     Pauses are ordinary tokens, the same at every place, so they are read with the question, in the same pass.
@@ -551,16 +548,13 @@ VALID, TEST = {"prontoqa": 200, "other": 300}, {"prontoqa": 800, "other": 500}
 # Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
 # limits or choices, help. data.py itself takes the paper's.
 PROBLEM_SETTINGS = {
-    "train_size": (20000, {"prontoqa": 9000, "other": 17886}, COUNT, "training problems"),
+    "train_size": (5000, {"prontoqa": 9000, "other": 17886}, COUNT, "training problems"),
     "valid_size": (VALID, VALID, COUNT, "validation problems"),
     "test_size":  (TEST, TEST, COUNT, "test problems"),
-    "hops":       (2, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
-    "plain":      (True, False, None, 'ProntoQA: begin every rule with "Every"'),
-    "nodes":      (9, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
+    "hops":       (5, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
+    "nodes":      (12, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
     "min_steps":  (3, 3, COUNT, "ProsQA: fewest reasoning steps of a problem"),
-    "max_steps":  (3, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
-    "names":      (9, 38, COUNT, "ProsQA: how many concept and entity names to use, of 38 and 17"),
-    "neg_steps":  (2, 1, COUNT, "ProsQA: fewest steps to the wrong answer"),
+    "max_steps":  (4, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
     "parents":    (1.5, 1.5, (0, 20), "ProsQA: parents of a node, on average"),
     "even_steps": (False, False, None, "ProsQA: as many problems of each number of steps"),
     "data_seed":  (0, 0, (0, 2 ** 31), "seed of the generated problems")}
@@ -615,16 +609,15 @@ def merged(base, typed):
     return settings
 
 
-def problem_sets(settings, splits=SPLITS):
+def problem_sets(settings, splits=SPLITS, seen=(), **more):
     """The problems of settings.dataset: {"train": [Problem, ...], "valid": ...}. It names a generated
-    dataset, gsm8k, a folder, or, where only test problems are wanted, one file."""
+    dataset (for `seen` and more options of its generator see `generate`), gsm8k, a folder, or, where only
+    test problems are wanted, one file."""
     dataset = settings.dataset
     if dataset in GENERATORS:
         options = {flag: getattr(settings, flag) for flag in problem_flags(dataset)}
         sizes = {split: options.pop(f"{split}_size") * (split in splits) for split in SPLITS}
-        if "train" in splits and vars(settings).get("easy_epochs"):
-            sizes["easy"] = sizes["train"]
-        return generate(dataset, sizes, options.pop("data_seed"), **options)
+        return generate(dataset, sizes, options.pop("data_seed"), seen, **options, **more)
     if dataset == "gsm8k":
         files = {split: download(GSM8K[split][0], f"gsm8k-{split}.txt", GSM8K[split][1]) for split in splits}
         return {split: read(file) for split, file in files.items()}

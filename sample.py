@@ -75,8 +75,8 @@ def show_answers(run, problems, n, stop, only_mistakes):
 
 def lead(problem):
     """How each written step begins, and whether it is one node ahead: after k steps' worth of thoughts, what
-    is written next begins "Every <node k>" in ProsQA, and "Max is a <node k + 1>" in ProntoQA."""
-    return ("Every {}", 0) if data.told_edges(problem.answer) else (path_of(problem)[0] + " is {}", 1)
+    is written next begins "Every <node k> is a" in ProsQA, "Max is a <node k + 1>" in ProntoQA."""
+    return ("Every {} is a ", 0) if data.told_edges(problem.answer) else (path_of(problem)[0] + " is {}. ", 1)
 
 
 @torch.no_grad()
@@ -89,6 +89,7 @@ def node_values(run, problem, k):
     gpt, tokenizer, n = run.gpt, run.tokenizer, k * run.settings.c
     nodes = sorted({v for _, v in data.told_edges(problem.question).values()})
     begin, ahead = lead(problem)
+    begin = begin if tokenizer.words else begin.rstrip()        # GPT-2's tokens begin with their spaces
     ids = [tokenizer.encode(begin.format(data.with_article(v) if ahead else v)) for v in nodes]
     forced, rows = len(os.path.commonprefix(ids)), len(ids)
     question, filler = tokenizer.encode(problem.question + "\n"), train.METHODS[run.settings.method][0]

@@ -106,11 +106,13 @@ SETTINGS = {
     "c":                (1, {"gsm8k": 2, "other": 1}, COUNT, "continuous thoughts per reasoning step"),
     "stages":           (0, {"gsm8k": 3, "other": 0}, ANY,
                          "K, the last stage with new thoughts; 0: the steps of the longest chain"),
-    "epochs":           ({"prontoqa": 17, "other": 19}, 50, COUNT, "epochs in all, over all stages"),
-    "epochs_first":     (4, {"gsm8k": 6, "other": 5}, ANY, "epochs in stage 0, where a method has stages"),
-    "epochs_per_stage": (2, {"gsm8k": 3, "other": 5}, COUNT, "epochs in each later stage"),
-    "easy_epochs":      ({"prontoqa": 11, "prosqa": 10, "other": 0}, 0, ANY, "epochs of easier problems"),
-    "mix":              (0.3, 0.0, SHARE, "share of batches of a random stage up to the current one"),
+    "epochs":           (30, 50, COUNT, "epochs in all, over all stages"),
+    "epochs_first":     ({"prontoqa": 2, "other": 1}, {"gsm8k": 6, "other": 5}, ANY,
+                         "epochs in stage 0, where a method has stages"),
+    "epochs_per_stage": (1, {"gsm8k": 3, "other": 5}, COUNT, "epochs in each later stage"),
+    "grow_epochs":      ({"prontoqa": 10, "prosqa": 8, "other": 0}, 0, ANY,
+                         "epochs over which the distractors of fresh training problems come in"),
+    "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
     "c_ramp":           (False, False, None, "a stage's c thoughts come one by one, an epoch each"),
     "stop":             ("constant", "constant", ("constant", "classifier"),
@@ -125,16 +127,17 @@ SETTINGS = {
     "n_embd":           (64, 768, COUNT, "width of the hidden states"),
     "dropout":          (0.0, 0.1, (0, 0.99), "share of activations dropped in training"),
     # the optimization
-    "batch_size":       (64, 128, COUNT, "problems per optimizer step"),
+    "batch_size":       (16, 128, COUNT, "problems per optimizer step"),
     "micro_batch":      (32, 128, COUNT, "problems that go through the model at once, to save memory"),
-    "lr":               (1.5e-3, 1e-4, ANY, "AdamW's learning rate"),
-    "muon_lr":          (0.01, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
+    "lr":               (1e-3, 1e-4, ANY, "AdamW's learning rate"),
+    "muon_lr":          (0.005, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
     "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
-    "decay":            (0.75, 0.0, SHARE, "share of the run at whose end the learning rate falls to 5 %%"),
+    "decay":            ({"prontoqa": 0.7, "other": 0.9}, 0.0, SHARE,
+                         "share of the run at whose end the learning rate falls to 5 %%"),
     "weight_decay":     (0.0, 0.01, ANY, "weight decay of both optimizers"),
     "reset_optimizer":  (False, True, None, "a new optimizer at every stage"),
     # speed, evaluation, chance
-    "bucket":           (1, 8, COUNT, "batches of problems of like length are cut from so many random ones"),
+    "bucket":           (8, 8, COUNT, "batches of problems of like length are cut from so many random ones"),
     "float32":          (False, False, None, "no bfloat16 in a GPU's matrix products"),
     "max_new_tokens":   (128, {"gsm8k": 64, "other": 128}, COUNT, "tokens to write, at most, in evaluation"),
     "seed":             (0, 0, (0, 2 ** 31), "seed of weights and order"),
@@ -166,7 +169,7 @@ class Run:
 # ------------------------------------------------------------------------------------------------------------
 # Batches, evaluation, and the loop.
 
-def batches(run, problems, rng=None, alike=False):
+def batches(run, problems, rng=None):
     """The problems as batches of the run's stage, each (how many tokens to predict, [micro-batch, ...]).
 
     The micro-batches go through the model one after the other and share one optimizer step. They bound the
@@ -174,15 +177,13 @@ def batches(run, problems, rng=None, alike=False):
 
     rng: for training. Then the batches are shuffled, some are of a random stage up to this one (--mix), and
     each process gets its share of every batch.
-    alike: whole batches are of problems of like length too, which helps with easy problems: a batch without
-    distractors shows what a rule is for (results/quick.md). --bucket sorts by length only within that many
-    random batches, which saves a large model the padding.
+    --bucket sorts by length within that many random batches, which saves padding.
     """
     settings, order = run.settings, list(range(len(problems)))
     filler, written = METHODS[settings.method]
     if rng:
         rng.shuffle(order)
-    bucket = len(order) if alike else settings.bucket * settings.batch_size
+    bucket = settings.bucket * settings.batch_size
     bucketed = rng and bucket > settings.batch_size
     if bucketed:
         order = [i for start in range(0, len(order), bucket)
@@ -295,6 +296,20 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
             clock = time.time()
 
 
+def fresh(run, epoch, tested):
+    """An epoch's own training problems (--grow_epochs), none of which is `tested`. Up to the first epochs of
+    the last stage a question tells only what leads to its two answers: to find a fact and to chain facts is
+    learned there. Then the distractors come in, a larger share of them with every epoch, until all are told.
+    """
+    settings = run.settings
+    begin = settings.epochs_first + settings.epochs_per_stage * settings.stages
+    share = min(1.0, max(0.0, (epoch + 1 - begin) / settings.grow_epochs))
+    flags = argparse.Namespace(**vars(settings) | dict(data_seed=f"{settings.data_seed} {epoch}"))
+    problems = data.problem_sets(flags, ("train",), tested, distractors=share)["train"]
+    run.tokenizer.read(problems)
+    return problems
+
+
 def train(run, sets, folder, saved=None):
     """All stages, epoch by epoch (paper: Method, Training Procedure). saved: the last.pt to go on from."""
     settings, optimizers = run.settings, make_optimizers(run)
@@ -305,6 +320,7 @@ def train(run, sets, folder, saved=None):
             optimizer.load_state_dict(state)
         first, best, log_size = saved["epoch"], saved["best"], saved["log_size"]
         started -= saved["seconds"]
+    tested = {p.question for split in ("valid", "test") for p in sets[split]}
     log = open(os.devnull if RANK else folder / "log.jsonl", "a")       # only the first process writes
     if not RANK:
         log.truncate(min(log.tell(), log_size))                         # the lines of an epoch cut off
@@ -324,8 +340,8 @@ def train(run, sets, folder, saved=None):
             optimizers = make_optimizers(run)
         # Every epoch seeds its own randomness, so a resumed run goes on exactly as an undisturbed one.
         torch.manual_seed((settings.seed * 1_000_003 + epoch) * WORLD + RANK)
-        rng, easy = random.Random(f"{settings.seed} {epoch}"), epoch < settings.easy_epochs
-        shuffled = batches(run, sets["easy" if easy else "train"], rng, alike=easy)
+        rng = random.Random(f"{settings.seed} {epoch}")
+        shuffled = batches(run, fresh(run, epoch, tested) if settings.grow_epochs else sets["train"], rng)
         total = settings.epochs * updates
         train_epoch(run, optimizers, shuffled, updates, epoch * updates, total, report)
 
@@ -456,6 +472,7 @@ def begin(settings, problems):
         tokenizer = Tokenizer.of(problems)
         gpt = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, n_layer=settings.n_layer, n_head=settings.n_head,
                             n_embd=settings.n_embd, dropout=settings.dropout))
+        begin_alike(gpt, tokenizer)
     else:
         if Path(settings.init).is_dir():
             run = open_run(settings.init, "cpu")
@@ -466,6 +483,20 @@ def begin(settings, problems):
         gpt = GPT(replace(old.config, dropout=settings.dropout))
         gpt.load_state_dict(old.state_dict())
     return Run(gpt, tokenizer, settings, 0, last_stage_of(settings, longest))
+
+
+@torch.no_grad()
+def begin_alike(gpt, tokenizer):
+    """Let all tokens with the same name begin alike, as the name's vector and one of what is around it:
+    "Every bompus is a ", "bompus. " and "bompus" share the first, "Every bompus is a " and "Every gorpus is
+    a " the second. <eot> and <pause> begin as <bot>."""
+    spread = gpt.wte.weight.std()
+    vectors = {"": torch.zeros(gpt.config.n_embd)}
+    for i, word in enumerate(tokenizer.words, start=256):
+        for part in (parts := data.name_and_rest(word)):
+            vectors.setdefault(part, spread * torch.randn(gpt.config.n_embd))
+        gpt.wte.weight[i] = sum(vectors[part] for part in parts)
+    gpt.wte.weight[[tokenizer.eot, tokenizer.pause]] = gpt.wte.weight[tokenizer.bot].clone()
 
 
 def save(path, run, epoch, **more):
@@ -572,8 +603,8 @@ def settings_of(typed):
     data.refuse(
         (dataset == "gsm8k" and setting == "quick",
          "gsm8k is for a model that knows words: add --setting paper"),
-        (settings.easy_epochs and dataset not in data.GENERATORS,
-         f"--easy_epochs does not apply to {dataset}: leave it out"),
+        (settings.grow_epochs and dataset not in data.GENERATORS,
+         f"--grow_epochs does not apply to {dataset}: leave it out"),
         (settings.init != "scratch" and shape,
          f"--init {settings.init} has its own shape: leave out --{', --'.join(shape)}"),
         (settings.init == "scratch" and settings.n_embd % settings.n_head,

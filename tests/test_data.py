@@ -125,18 +125,19 @@ def test_one_to_six_hops_make_the_same_skeleton(hops):
         check_prontoqa(p, World(p.question), hops)      # hops + 1 steps among the rest
 
 
-def test_easy_prontoqa_has_fewer_hops_and_rules_and_plain_has_one_form_and_both_are_proved():
-    worlds = [(p, World(p.question)) for p in generate("prontoqa", {**SIZES, "easy": 300}, hops=4, plain=True)["easy"]]
-    for p, w in worlds:
-        assert p.answer == w.prove() and {form for _, form in w.forms} == {"Every", ""}
-        assert all(step.split(". ")[1] in w.told for step in p.steps[:-1])
-    assert {len(p.steps) for p, _ in worlds} == {2, 3, 4, 5} and len({len(w.told) for _, w in worlds}) > 10
+def test_prontoqa_without_distractors_tells_the_proof_and_the_opposite_rule_and_is_proved():
+    sizes = {}
+    for share in (0.0, 0.5, 1.0):
+        worlds = [(p, World(p.question)) for p in make("prontoqa", 200, hops=4, distractors=share)]
+        for p, w in worlds:
+            assert p.answer == w.prove() and all(step.split(". ")[1] in w.told for step in p.steps[:-1])
+        sizes[share] = {len(w.told) for _, w in worlds}
+    assert sizes[0] == {4 + 1 + 2} and len(sizes[1]) == 1 and min(sizes[1]) > 20 and len(sizes[0.5]) > 5
 
 
-def test_easy_prosqa_has_fewer_edges_and_the_same_proof():
-    sets = generate("prosqa", {**SIZES, "easy": 300}, nodes=12, max_steps=4)
+def test_prosqa_without_distractors_tells_two_paths_and_has_the_same_proof():
     sizes = Counter()
-    for p in sets["easy"]:
+    for p in make("prosqa", 150, nodes=12, max_steps=4, distractors=0.0) + make("prosqa", 150, nodes=12, max_steps=4, distractors=0.5):
         *told, query = re.split(r"(?<=\.) ", p.question)
         entity, *asked = re.fullmatch(r"Is (\w+) a (\w+) or (\w+)\?", query).groups()
         children = {}
@@ -273,27 +274,9 @@ def test_prosqa_problems_that_cannot_be_are_refused(options, says):
         make("prosqa", 1, **options)
 
 
-def steps_to_the_wrong_answer(problem):
-    """From whichever name leads there soonest."""
-    g = problem.graph
-    ring, steps = {g["neg_target"]}, 0
-    while ring <= {b for _, b in g["edges"]}:
-        ring, steps = {a for a, b in g["edges"] if b in ring}, steps + 1
-    return steps
-
-
-def test_the_wrong_answer_is_as_far_as_asked_but_in_easy_problems():
-    small = dict(nodes=9, names=9, min_steps=3, max_steps=3)
-    near = [steps_to_the_wrong_answer(p) for p in make("prosqa", 300, **small)]
-    far = [steps_to_the_wrong_answer(p) for p in make("prosqa", 300, neg_steps=2, **small)]
-    easy = [steps_to_the_wrong_answer(p) for p in generate("prosqa", {"train": 1, "easy": 300}, neg_steps=2, **small)["easy"]]
-    assert 0.7 < near.count(1) / 300 < 0.9 and 0.7 < easy.count(1) / 300 < 0.9
-    assert far.count(1) < 10        # what has two kinds of ancestors may be nearer to another name
-
-
 def test_even_steps_draws_every_number_of_steps_as_often():
     """400 problems of 2 to 4 steps, 133 of each give or take 9.4; left to the graphs more than half have 2."""
-    small = dict(nodes=12, names=12, min_steps=2, max_steps=4)
+    small = dict(nodes=12, min_steps=2, max_steps=4)
     even, free = [[len(p.steps) for p in make("prosqa", 400, even_steps=even, **small)] for even in (True, False)]
     assert {steps: abs(even.count(steps) - 400 / 3) < 38 for steps in even} == {2: True, 3: True, 4: True}
     assert free.count(2) > 200 > 50 > free.count(4)
@@ -389,20 +372,20 @@ def after(p, skip=0):
 def test_every_word_of_the_training_set_is_one_token(tokenizer, mixed):
     assert [tokenizer.encode(word) for word in tokenizer.words] == [[256 + i] for i in range(len(tokenizer.words))]
     assert Tokenizer.of(mixed[::-1]).words == tokenizer.words
-    assert {i for p in mixed for i in tokenizer.encode(f"{p.question}\n{after(p)}") if i < 256} == set(b".?\n")
+    assert {i for p in mixed for i in tokenizer.encode(f"{p.question}\n{after(p)}") if i < 256} == set(b".")
 
 
-def test_a_name_or_adjective_is_the_same_token_in_every_form(tokenizer):
+def test_a_fact_is_a_subject_with_its_verb_and_a_name_with_its_end():
     def told(text):
-        return "|".join(tokenizer.decode([i]) for i in tokenizer.encode(text))
-    for x in {*data.CONCEPTS, *data.PROSQA_CONCEPTS}:
-        assert told(f"Tom is a {x}. Fae is an {x}. Is Tom a {x}?") == f"Tom| is a |{x}|. |Fae| is an |{x}|. |Is |Tom| a |{x}|?"
-    for x in data.CONCEPTS:
-        X = x.capitalize()
-        assert told(f"Every {x} is red. {X}es are {x}es.") == f"Every |{x}| is |red|. |{X}|es are |{x}|es|."
-    for x in FAMILY:
-        assert told(f"Each impus is {x}. Impuses are {x}. Fae is not {x}.") == (
-            f"Each |impus| is |{x}|. |Impus|es are |{x}|. |Fae| is not |{x}|.")
+        return "|".join(re.findall(Tokenizer.PATTERN, text))
+    assert told("Tom is a x. Every x is an yes. Is Tom a x or yes?\n") == "Tom is a |x. |Every x is an |yes. |Is |Tom| a |x| or |yes|?\n"
+    assert told("Each x is not red. Wumpuses are zes.\n### Tom is a x.") == "Each x is not |red. |Wumpuses are |zes.\n|### |Tom is a |x|."
+
+
+def test_tokens_of_one_name_share_its_vector_at_the_start():
+    said = ["Every bompus is a ", "bompus. ", "bompus.\n", "bompus", "Bompuses are not ", "Each bompus is ", "bompuses. "]
+    assert {data.name_and_rest(word)[0] for word in said} == {"bompus"} and len({data.name_and_rest(word)[1] for word in said}) == 7
+    assert [data.name_and_rest(word)[1] for word in ("bompus", " or ", "### ", "?\n")] == [""] * 4
 
 
 def test_any_text_comes_back_from_its_tokens_and_never_makes_a_special_one(tokenizer):
@@ -433,16 +416,16 @@ def test_pieces_encoded_one_by_one_are_the_whole_text_encoded_by_a_restored_toke
 
 
 def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
-    small = Tokenizer(["Tom", " is a ", ". ", "Is ", " a ", " or ", "Every ", "### "])      # 256 ... 263; letters are bytes
-    eos, bot, eot, pause = 264, 265, 266, 267
+    small = Tokenizer(["Tom is a ", "Every x is a ", "x. ", "x.\n", "y.\n", "Is ", "Tom", " a ", " or ", "?\n", "### "])
+    eos, bot, eot, pause = 267, 268, 269, 270                           # after 256 ... 266; letters are bytes
     ids = pieces(Problem("Tom is a x. Is Tom a y or z?", ["Tom is a x.", "Every x is a y."], "Tom is a y."), small)
-    question, answer = [256, 257, 120, 258, 259, 256, 260, 121, 261, 122, 63, 10], [263, 256, 257, 121, 46, eos]
-    first, second = [256, 257, 120, 46, 10], [262, 120, 257, 121, 46, 10]
+    question, answer = [256, 258, 261, 262, 263, 121, 264, 122, 265], [266, 256, 121, 46, eos]
+    first, second = [256, 259], [257, 260]
     for (filler, skip, n), expected in {("thought", 1, 1): (question + [bot], 1, [eot] + second + answer),
                                         ("thought", 0, 0): (question + [bot], 0, [eot] + first + second + answer),
                                         ("thought", 9, 4): (question + [bot], 4, [eot] + answer),
                                         ("pause", 1, 2): (question + [bot, pause, pause], 0, [eot] + second + answer),
-                                        (None, 1, 0): (question[:-1], 0, [10] + second + answer)}.items():
+                                        (None, 1, 0): (question[:-1], 0, [265] + second + answer)}.items():
         assert encode(ids, small, filler, sum(map(len, ids[1][:skip])), n) == expected, (filler, skip, n)
 
 
@@ -598,7 +581,7 @@ def test_a_malformed_line_is_named_by_its_number(tmp_path):
 def test_with_gpt2s_vocabulary_pieces_are_the_whole_and_questions_as_long_as_the_official_ones():
     gpt2 = Tokenizer()
     assert (gpt2.eos, gpt2.bot, gpt2.eot, gpt2.pause, gpt2.vocab_size) == (50256, 50257, 50258, 50259, 50260)
-    for name, length in (("prosqa", 357), ("prontoqa", 204.8)):
+    for name, length in (("prosqa", 360), ("prontoqa", 204.8)):
         problems = make(name, 500)
         ids = [pieces(p, gpt2) for p in problems]
         assert [question + sum(steps, []) + answer for question, steps, answer in ids] == [
@@ -610,7 +593,7 @@ def test_the_papers_problems_are_as_many_and_as_large_as_the_papers():
     for name, sizes in ("prontoqa", (9000, 200, 800)), ("prosqa", (17886, 300, 500)):
         paper = data.defaults(data.PROBLEM_SETTINGS, "paper", name)
         assert tuple(paper[f"{split}_size"] for split in data.SPLITS) == sizes
-        assert [paper[flag] for flag in ("hops", "plain", "nodes", "min_steps", "max_steps", "names", "neg_steps")] == [5, False, 28, 3, 6, 38, 1]
+        assert [paper[flag] for flag in ("hops", "nodes", "min_steps", "max_steps")] == [5, 28, 3, 6]
 
 
 def test_a_problem_is_worked_out_at_three_stages(capsys):

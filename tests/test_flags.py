@@ -11,27 +11,25 @@ import data
 import sample
 import train
 
-TINY = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 40 --valid_size 4 --test_size 6 --epochs 4 --epochs_first 1 "
-        "--epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 --batch_size 16 --lr 0.01 --warmup 2 --max_new_tokens 20 --device cpu").split()
+TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 40 --valid_size 4 --test_size 6 --epochs 4 --epochs_first 1 "
+        "--epochs_per_stage 1 --grow_epochs 0 --n_layer 1 --n_head 2 --n_embd 16 --batch_size 16 --lr 0.01 --warmup 2 --max_new_tokens 20 --device cpu").split()
 
 # flag: what to add to TINY to see a difference; or two such lines, to be compared
 FLAGS = {
     "dataset": "--dataset prontoqa --no-nodes", "method": "--method no_thought", "setting": "--setting paper --init scratch", "c": "--c 2",
     "stages": "--stages 2", "epochs": "--epochs 3", "epochs_first": "--epochs_first 2", "epochs_per_stage": "--epochs_per_stage 2",
-    "easy_epochs": ("--dataset prontoqa --hops 2 --easy_epochs 0", "--dataset prontoqa --hops 2 --easy_epochs 2"),
+    "grow_epochs": "--grow_epochs 2",
     "mix": ("--mix 0", "--mix 1"), "detach_thoughts": "--detach_thoughts",
     "c_ramp": ("--c 2 --epochs_per_stage 2", "--c 2 --epochs_per_stage 2 --c_ramp"), "stop": "--stop classifier",
     "icot_per_epoch": ("--method icot --epochs 9", "--method icot --epochs 9 --icot_per_epoch 2"),
     "icot_all": ("--method icot", "--method icot --icot_all 10"), "train_size": "--train_size 50", "valid_size": "--valid_size 5",
-    "test_size": "--test_size 7", "hops": ("--dataset prontoqa --hops 2 --easy_epochs 0", "--dataset prontoqa --hops 1 --easy_epochs 0"),
-    "plain": ("--dataset prontoqa --hops 2 --easy_epochs 0", "--dataset prontoqa --hops 2 --easy_epochs 0 --no-plain"),
-    "nodes": "--nodes 10 --names 10", "min_steps": "--min_steps 1", "max_steps": "--max_steps 4", "names": "--names 12",
-    "neg_steps": "--neg_steps 1", "parents": "--parents 2", "even_steps": ("--min_steps 2", "--min_steps 2 --even_steps"),
+    "test_size": "--test_size 7", "hops": ("--dataset prontoqa --hops 2", "--dataset prontoqa --hops 1"),
+    "nodes": "--nodes 10", "min_steps": "--min_steps 1", "max_steps": "--max_steps 4", "parents": "--parents 2", "even_steps": ("--min_steps 2", "--min_steps 2 --even_steps"),
     "data_seed": "--data_seed 1", "n_layer": "--n_layer 2", "n_head": "--n_head 4", "n_embd": "--n_embd 32", "dropout": "--dropout 0.2",
     "batch_size": "--batch_size 8", "micro_batch": ("--dropout 0.3", "--dropout 0.3 --micro_batch 4"), "lr": "--lr 0.02",
     "muon_lr": "--muon_lr 0", "warmup": "--warmup 5", "decay": "--decay 0", "weight_decay": "--weight_decay 0.5",
     "reset_optimizer": "--reset_optimizer", "max_new_tokens": "--max_new_tokens 5", "seed": "--seed 1",
-    "bucket": ("--easy_epochs 0", "--easy_epochs 0 --bucket 2")}
+    "bucket": "--bucket 2"}
 
 
 def actions(module, monkeypatch):
@@ -56,7 +54,7 @@ def test_every_flag_is_explained_with_its_default_and_is_in_this_test(monkeypatc
 def outcome(out, flags):
     argv = [*TINY, *flags.split()]
     if "prontoqa" in flags:
-        for flag in ("--nodes", "--names", "--max_steps"):
+        for flag in ("--nodes", "--max_steps"):
             at = argv.index(flag)
             del argv[at:at + 2]
         argv = [a for a in argv if a != "--no-nodes"]

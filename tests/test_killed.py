@@ -17,7 +17,7 @@ import torch
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
-RUN = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 64 --valid_size 8 --test_size 8 --epochs 8 --epochs_first 2 "
+RUN = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 64 --valid_size 8 --test_size 8 --epochs 8 --epochs_first 2 "
        "--epochs_per_stage 2 --n_layer 1 --n_head 2 --n_embd 16 --dropout 0.1 --batch_size 16 --device cpu").split()
 # A write in 20 pieces with a pause after each; sys.argv[1] says for how long.
 SLOW = """

@@ -13,7 +13,7 @@ import sample
 import train
 from gpt import GPT, GPTConfig
 
-TINY = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --easy_epochs 0 "
+TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --grow_epochs 0 "
         "--epochs 4 --epochs_first 1 --epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 --batch_size 16 --device cpu").split()
 
 
@@ -86,11 +86,11 @@ def test_sample_says_right_where_it_is_and_wrong_where_not_and_counts(runs, open
 def test_sample_answers_a_question_of_your_own(runs, capsys, monkeypatch):
     monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16), batch.n))
     sample.main([str(runs / "coconut"), "--question", "Alex is a bompus. Is Alex a bompus or a teapot?"])
-    assert capsys.readouterr().out.splitlines()[1] == "written   Is Alex"
+    assert capsys.readouterr().out.splitlines()[1] == "written    a bompus"
 
 
 def test_problems_from_elsewhere_are_asked_too(runs, tmp_path, capsys):
-    made = data.generate("prosqa", {"test": 3}, seed=5, nodes=9, names=9, max_steps=4)["test"]
+    made = data.generate("prosqa", {"test": 3}, seed=5, nodes=9, max_steps=4)["test"]
     data.write(made, tmp_path / "other.json")
     sample.main([str(runs / "coconut"), "--dataset", str(tmp_path / "other.json")])
     asked = [line for line in capsys.readouterr().out.splitlines() if line.startswith("question")]
@@ -110,7 +110,7 @@ def path_nodes(problem):
 @pytest.mark.parametrize("name, words", [("prosqa", True), ("prosqa", False), ("prontoqa", True)])
 def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words, monkeypatch):
     """Against the explicit forward, node by node; without the names in the vocabulary they are many tokens."""
-    problem = data.generate(name, {"test": 1})["test"][0]
+    problem = data.generate(name, {"test": 1}, **(dict(nodes=9, max_steps=3) if name == "prosqa" else {}))["test"][0]
     tokenizer = data.Tokenizer.of([problem]) if words else data.Tokenizer(["Every "])
     gpt = untrained(tokenizer)
     run = train.Run(gpt, tokenizer, Namespace(method="coconut", c=2, float32=False), 1, 1)
@@ -118,20 +118,17 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words, m
     assert path_nodes(problem) <= set(values) | {problem.steps[0].split()[0]}
     question = torch.tensor([tokenizer.encode(problem.question + "\n") + [tokenizer.bot]])
     entity = problem.steps[0].split()[0]
-    begin = "Every " if name == "prosqa" else entity
     objects = {s.split()[-1].strip(".") for s in problem.question.split(". ") if " is a " in s or " is an " in s}
     if name == "prosqa":
         assert set(values) == objects
+    said = {v: f"Every {v} is a " if name == "prosqa" else f"{entity} is {'an' if v[0] in 'aeiou' else 'a'} {v}. " for v in values}
+    rows = {v: tokenizer.encode(text) for v, text in said.items()}
+    forced = min(next(i for i, pair in enumerate(zip(one, other)) if len({*pair}) > 1)
+                 for one in rows.values() for other in rows.values() if one != other)         # tokens that all begin with
     for node, value in values.items():
-        rest = node if name == "prosqa" else f" is {'an' if node[0] in 'aeiou' else 'a'} {node}"
-        head, ids = tokenizer.encode(begin), tokenizer.encode(begin + rest)
-        assert ids[:len(head)] == head
+        ids = rows[node]
         logits = coconut.explicit_forward(gpt, question, 2, torch.tensor([[tokenizer.eot] + ids[:-1]]))
         p = logits[0].softmax(-1)[range(len(ids)), ids]
-        forced = len(head)
-        if not words:       # all names begin with the same bytes, or none
-            while all(tokenizer.encode(begin + v)[:forced + 1] == ids[:forced + 1] for v in values):
-                forced += 1
         assert value == pytest.approx(p[forced:].prod().item(), rel=1e-3)
     # Asked in the precision that the run answers in, and near to the other.
     monkeypatch.setattr(train.Run, "autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
@@ -155,7 +152,7 @@ def test_the_tree_is_what_the_entity_reaches_with_heights_and_the_true_path(monk
 
 
 def test_in_prontoqa_what_is_written_after_k_steps_is_one_node_ahead(monkeypatch):
-    problem = data.generate("prontoqa", {"test": 1}, hops=3, plain=True)["test"][0]
+    problem = data.generate("prontoqa", {"test": 1}, hops=3)["test"][0]
     monkeypatch.setattr(sample, "node_values", lambda run, problem, k: {v: float(k) for v in data.CONCEPTS})
     path = sample.path_of(problem)
     assert len(path) == 4 and path[0] == problem.steps[-1].split()[0]
@@ -277,10 +274,10 @@ def test_curves_are_the_logs_validation_records(runs, capsys):
     ("coconut", "--question Who? --n 2", "leave out --n"), ("coconut", "--prompt x", "name a run"), ("", "--init gpt2", "--prompt"),
     ("", "--init scratch --prompt a", "there is no scratch"), ("", "", "name a run"), ("nowhere", "", "no run in"),
     ("coconut", "--dataset {rules} --sweep_thoughts", "only ProsQA"), ("coconut", "--dataset {other}", "problems are new to the model"),
-    ("coconut", "--names 38 --nodes 28", "problems are new to the model")])
+    ("coconut", "--hops 2", "does not apply")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
     (tmp_path / "other.json").write_text(json.dumps([{"question": "One and one?", "steps": ["<<1+1=2>>"], "answer": "Two"}]))
-    known = data.generate("prosqa", {"test": 2}, nodes=9, names=9, max_steps=3)["test"]
+    known = data.generate("prosqa", {"test": 2}, nodes=9, max_steps=3)["test"]
     data.write([data.Problem(p.question.split(". ")[-1], p.steps, p.answer) for p in known], tmp_path / "sums.json")
     data.write([data.Problem(p.question, p.steps, "True") for p in known], tmp_path / "rules.json")
     files = {name: tmp_path / f"{name}.json" for name in ("sums", "rules", "other")}
@@ -347,7 +344,8 @@ def test_a_test_record_says_what_is_unusual_about_its_run(runs):
     record = json.loads((runs / "coconut/log.jsonl").read_text().splitlines()[-1])
     given = {flag.split()[0]: flag.split()[1] for flag in " ".join(TINY).split(" --")[1:]}
     told = {flag.split()[0]: flag.split()[1] for flag in record["unusual"].removeprefix("--").split(" --")}
-    assert told == {k: v for k, v in given.items() if k not in ("device", "nodes", "names", "max_steps")}
+    quick = train.settings_of({})
+    assert told == {k: v for k, v in given.items() if k not in ("device", "out") and v != str(vars(quick).get(k))}
     run = train.open_run(runs / "coconut", "cpu")
     run.settings.c_ramp, run.settings.lr = True, 0.5
     words = train.unusual(run.settings).split()
@@ -357,7 +355,7 @@ def test_a_test_record_says_what_is_unusual_about_its_run(runs):
 def test_answers_come_in_order_beyond_one_batch(opened):
     """70 problems, more than go into a batch, with c = 2 and given vectors that say whose they are."""
     run, _ = opened
-    problems = data.generate("prosqa", {"test": 70}, nodes=9, names=9, max_steps=3)["test"]
+    problems = data.generate("prosqa", {"test": 70}, nodes=9, max_steps=3)["test"]
     given = torch.randn(70, 2, 16)
     texts, _, chain, number = train.ask(run, problems, 4, given=given)
     assert torch.equal(chain[:, :2], given) and chain.shape == (70, 4, 16) and set(number.tolist()) == {4}
@@ -372,6 +370,6 @@ def test_runs_are_compared_from_the_command_line_on_problems_that_both_had(runs,
     sample.main([str(runs / "coconut"), str(runs / "no_thought"), "--compare"])
     printed = capsys.readouterr().out.splitlines()
     assert printed[-3].split()[:2] == ["all", "8"] and "McNemar's exact p = " in printed[-1]
-    train.main([*TINY, "--nodes", "10", "--names", "10", "--out", str(tmp_path / "other")])
+    train.main([*TINY, "--nodes", "10", "--out", str(tmp_path / "other")])
     assert "different problems" in refused([str(runs / "coconut"), str(tmp_path / "other"), "--compare"], capsys)
     assert "1 runs are named" in refused([str(runs / "coconut"), "--compare"], capsys)

@@ -22,7 +22,7 @@ import train
 from gpt import GPT, GPTConfig
 
 ROOT = Path(__file__).parent.parent
-TINY = ("--dataset prosqa --nodes 9 --names 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --easy_epochs 0 "
+TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --grow_epochs 0 "
         "--epochs 5 --epochs_first 2 --epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 "
         "--dropout 0.1 --batch_size 16 --device cpu").split()
 
@@ -64,10 +64,10 @@ def test_icot_removes_tokens_from_the_left_and_at_last_all(some):
     args = settings(method="icot", batch_size=40)
     assert [train.schedule(args, s, [30, 30]) for s in range(7)] == [(8 * s, 0) for s in range(5)] + [(60, 0)] * 2
     assert [train.stage_at(e, args, 5) for e in range(8)] == [(min(e, 5), 0) for e in range(8)]
-    whole, cut = (rows(train.batches(a_run(tokenizer, s, method="icot", batch_size=40), problems)) for s in (0, 1))
-    assert [w[1][8:] for w in whole] == [c[1] for c in cut] and all(n == 0 for _, _, n in cut)
-    extra = [len(w[1]) - 8 - len(c[1]) for e in range(100) for w, c in
-             zip(sorted(whole), sorted(rows(train.batches(a_run(tokenizer, 1, method="icot", batch_size=40), problems, random.Random(e)))))]
+    whole, cut = (rows(train.batches(a_run(tokenizer, s, method="icot", icot_per_epoch=3, batch_size=40), problems)) for s in (0, 1))
+    assert [w[1][3:] for w in whole] == [c[1] for c in cut] and all(n == 0 for _, _, n in cut)
+    extra = [len(w[1]) - 3 - len(c[1]) for e in range(100) for w, c in
+             zip(sorted(whole), sorted(rows(train.batches(a_run(tokenizer, 1, method="icot", icot_per_epoch=3, batch_size=40), problems, random.Random(e)))))]
     assert [extra.count(o) / 4000 for o in range(3)] == pytest.approx([0.982, 0.018, 0.0003], abs=0.006) and min(extra) == 0
 
 
@@ -103,7 +103,7 @@ def test_papers_settings_are_the_papers():
         assert paper.max_new_tokens == longest and paper.init == "gpt2" and paper.stages == 3 * (dataset == "gsm8k")
         assert (paper.n_layer, paper.n_head, paper.n_embd, paper.dropout) == (12, 12, 768, 0.1)
         assert (paper.batch_size, paper.lr, paper.weight_decay, paper.muon_lr, paper.mix) == (128, 1e-4, 0.01, 0.0, 0.0)
-        assert paper.reset_optimizer and not paper.easy_epochs and not paper.warmup and not paper.decay
+        assert paper.reset_optimizer and not paper.grow_epochs and not paper.warmup and not paper.decay
 
 
 def test_every_default_is_within_its_limits():
@@ -163,10 +163,9 @@ def test_mixing_trains_earlier_stages_at_the_given_rate(some):
     assert share == pytest.approx([0.1, 0.1, 0.1, 0.7], abs=0.03)
 
 
-@pytest.mark.parametrize("alike", [False, True])
-def test_every_epoch_sees_every_problem_once_in_another_order(some, alike):
+def test_every_epoch_sees_every_problem_once_in_another_order(some):
     problems, tokenizer = some
-    one, two = (rows(train.batches(a_run(tokenizer, 0), problems, random.Random(e), alike)) for e in (1, 2))
+    one, two = (rows(train.batches(a_run(tokenizer, 0), problems, random.Random(e))) for e in (1, 2))
     assert sorted(one) == sorted(two) == sorted(rows(train.batches(a_run(tokenizer, 0), problems))) and one != two
 
 
@@ -188,7 +187,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(some, stop):
                           lambda kind, **log: grads.append((log["loss"], log["norm"])) or rates.append(log["rate"] * log["ms"]))
         grads.append(torch.cat([p.grad.flatten() for p in gpt.parameters()]))
         assert grads[-2][1] > 1.1 and grads[-1].norm().item() == pytest.approx(1.0, rel=1e-5)       # clipped
-    assert grads[0] == pytest.approx(grads[2], rel=1e-9) and rates == pytest.approx([60_000 * 40] * 2)        # examples a minute
+    assert grads[0] == pytest.approx(grads[2], rel=1e-6) and rates == pytest.approx([60_000 * 40] * 2)        # examples a minute
     assert (grads[1] - grads[3]).norm() < 1e-9 * grads[1].norm()
 
 
@@ -283,7 +282,7 @@ def test_resume_refuses_problems_that_have_changed(tmp_path, capsys):
     data.main([*make, "--out", str(tmp_path / "set")])
     command = ["--dataset", str(tmp_path / "set"), "--out", str(tmp_path / "run"), *TINY[TINY.index("--epochs"):]]
     train.main(command)
-    data.main([*make, "--names", "8", "--out", str(tmp_path / "set")])
+    data.main([*make, "--data_seed", "1", "--out", str(tmp_path / "set")])
     with pytest.raises(ValueError, match="not those that .* was begun with"):
         train.main([*command, "--resume"])
 
@@ -338,7 +337,7 @@ def test_a_process_without_a_problem_of_its_own_adds_nothing(finished, monkeypat
 
 
 def test_evaluating_on_written_problems_is_evaluating_on_generated_ones(finished, tmp_path, capsys):
-    data.main(["prosqa", "--nodes", "9", "--names", "9", "--max_steps", "3", "--neg_steps", "2",
+    data.main(["prosqa", "--nodes", "9", "--max_steps", "3",
                "--train_size", "1", "--valid_size", "8", "--test_size", "8", "--out", str(tmp_path)])
     folder = train.main(["--eval_only", "--out", str(finished), "--dataset", str(tmp_path)])
     file = train.main(["--eval_only", "--out", str(finished), "--dataset", str(tmp_path / "test.json")])
@@ -468,7 +467,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, mo
 
 
 def test_test_problems_among_the_training_problems_are_counted(tmp_path, capsys):
-    sets = data.generate("prosqa", dict(train=16, valid=4, test=5), nodes=9, names=9, max_steps=3)
+    sets = data.generate("prosqa", dict(train=16, valid=4, test=5), nodes=9, max_steps=3)
     sets["test"][1:3] = sets["train"][4:6]
     for split, problems in sets.items():
         data.write(problems, tmp_path / f"{split}.json")
@@ -481,17 +480,16 @@ def test_test_problems_among_the_training_problems_are_counted(tmp_path, capsys)
 
 @pytest.mark.parametrize("command, says", [
     ("--dataset nothere", "unknown dataset nothere"), 
-    ("--dataset {tmp} --data_seed 1", "--data_seed does not apply"), ("--dataset {tmp} --easy_epochs 1", "--easy_epochs does not apply"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
+    ("--dataset {tmp} --data_seed 1", "--data_seed does not apply"), ("--dataset {tmp} --grow_epochs 1", "--grow_epochs does not apply"), ("--dataset prontoqa --nodes 9", "--nodes does not apply to prontoqa"),
     ("--n_head 5", "no multiple of --n_head 5"), 
     ("--device abacus", "--device abacus"), ("--dataset {tmp}", "must hold exactly one of train.json"),
     ("--out {run}", "--resume"), ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
     ("--method cot --stop classifier", "are for --method coconut, not cot"), ("--method cot --c_ramp", "are for --method coconut, not cot"),
     ("--c 3 --c_ramp --epochs_per_stage 2", "--c 3 needs --epochs_per_stage 3"), ("--dataset gsm8k", "gsm8k is for a model that knows words: add --setting paper"),
-    ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"), ("--eval_only --out {tmp}", "no run in"), ("--min_steps 4", "more than --max_steps 3"), ("--dataset {run}/log.jsonl", "only for --eval_only"),
-    ("--nodes 4 --names 2 --min_steps 1 --max_steps 1 --neg_steps 1 --train_size 1000", "different prosqa problems"),
+    ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"), ("--eval_only --out {tmp}", "no run in"), ("--min_steps 7", "more than --max_steps 4"), ("--dataset {run}/log.jsonl", "only for --eval_only"),
     ("--eval_only --out {run} --dataset prontoqa", "trained on prosqa"),
     ("--nodes 5 --train_size 1", "10,000 random graphs of 5 nodes"), ("--init {run} --dataset prontoqa --train_size 20", "problems are new to the model"),
-    ("--eval_only --out {run} --names 38 --nodes 28", "problems are new to the model"), ("--init nothere --train_size 20", "there is no nothere")])
+    ("--init nothere --train_size 20", "there is no nothere")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as e:
@@ -502,7 +500,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch
 
 def test_a_question_longer_than_the_model_is_refused(tmp_path, monkeypatch, capsys):
     problems = data.generate("prosqa", dict(train=4, valid=2, test=2), nodes=9, max_steps=3)
-    problems["test"][1].question = "Every " * 1100 + problems["test"][1].question
+    problems["test"][1].question = "Is " * 1100 + problems["test"][1].question
     for split in data.SPLITS:
         data.write(problems[split], tmp_path / f"{split}.json")
     with pytest.raises(ValueError, match="test problem 1 .* positions, but the model has 1024"):
@@ -517,16 +515,16 @@ def test_buckets_hold_every_problem_once_and_batches_of_like_length():
     problems = [data.Problem("", [], "", ids=([9] * rng.randint(5, 60), [[1, 2]], [3, 4])) for _ in range(130)]
     tokenizer = Namespace(bot=11, eot=12, pause=13)
 
-    def lengths(alike=False, **flags):
+    def lengths(**flags):
         run = a_run(tokenizer, 2, batch_size=8, micro_batch=8, **flags)
-        return [micros[0].length.tolist() for _, micros in train.batches(run, problems, random.Random(1), alike)]
+        return [micros[0].length.tolist() for _, micros in train.batches(run, problems, random.Random(1))]
     plain, bucketed = lengths(bucket=1), lengths(bucket=4)
     assert sorted(sum(plain, [])) == sorted(sum(bucketed, [])) == sorted(len(p.ids[0]) + 1 for p in problems)
 
     def padding(batches):
         return sum(max(batch) * len(batch) - sum(batch) for batch in batches)
     assert padding(bucketed) < 0.5 * padding(plain)
-    assert padding(lengths(bucket=1, alike=True)) == padding(lengths(bucket=100)) < padding(bucketed)
+    assert padding(lengths(bucket=100)) < padding(bucketed)
     whole = [max(batch) for batch in lengths(bucket=100)]
     assert whole != sorted(whole) and len(whole) == len(bucketed) == len(plain) == 17
 
