@@ -499,7 +499,7 @@ def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch
 
 
 def test_a_question_longer_than_the_model_is_refused(tmp_path, monkeypatch, capsys):
-    problems = data.generate("prosqa", dict(train=4, valid=2, test=2), nodes=9, max_steps=3)
+    problems = data.generate("prosqa", dict(train=60, valid=2, test=2), nodes=9, max_steps=3)
     problems["test"][1].question = "Is " * 1100 + problems["test"][1].question
     for split in data.SPLITS:
         data.write(problems[split], tmp_path / f"{split}.json")
