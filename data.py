@@ -64,7 +64,8 @@ def prontoqa_problem(rng, hops=5, distractors=1.0):
     and the conclusion. The distractors: E is also a C (with a parent R, going nowhere), and S, which nothing
     is, has A_1's adjective with the opposite polarity.
 
-    distractors: the share of rules that the proof does not need which the question tells (results/quick.md).
+    distractors: how many of the rules that the proof does not need are told, as a share; S's always is
+    (results/recipe.md).
     """
     names = rng.sample(CONCEPTS, 2 * hops + 4)
     chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # A_h ... A_0; D_h ... D_1
@@ -154,8 +155,8 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
     neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
     the paper's 28 about 23 remain). parents: of a node, on average. even_steps: long paths are rare among the
-    graphs; this draws the number of steps first, all with the same probability. distractors: the share of the
-    edges that lead neither to the target nor to neg_target which the question tells (results/quick.md).
+    graphs; this draws the number of steps first, all with the same probability. distractors: how many of the
+    edges beside the paths to the target and to neg_target are told, as a share (results/recipe.md).
     """
     most = len(PROSQA_CONCEPTS) + len(PROSQA_ENTITIES)
     if nodes > most:
@@ -331,8 +332,8 @@ class Tokenizer:
     """
     # A subject with its verb is one token, and so is a name that ends a sentence: a fact is two tokens. Who
     # has read "Every bompus is a " then looks for that same token earlier, and copies what came after it.
-    PATTERN = (r"(?:(?:Every|Each) )?\w+ is(?: an?| not)? |\w+es are(?: not)? |\w+\.[ \n]| (?:an?|or) |Is |\w+"
-               r"|[^\w\s]+[ \n]?|\n|[^\S\n]+")
+    PATTERN = (r"(?:(?:Every|Each) )?\w+ is(?: an?| not)? |\w+es are(?: not)? |\w+\.[ \n]| (?:an?|or) |Is "
+               r"|\w+|[^\w\s]+[ \n]?|\n|[^\S\n]+")
     SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
 
     def __init__(self, words=None):
