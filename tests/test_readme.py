@@ -34,7 +34,7 @@ def test_every_command_is_understood():
             train.settings_of(typed)
         elif "--init" in words or any(not word.startswith("--") for word in words):     # all others speak of a flag, not of a run
             sample.parse(words)
-    assert len(found) > 15 and {program for program, _ in found} == {"train", "sample"}
+    assert len(found) > 16 and {program for program, _ in found} == {"train", "sample"}
 
 
 def test_every_link_leads_to_a_file():
