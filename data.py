@@ -233,9 +233,9 @@ GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
 SPLITS = ("train", "valid", "test")
 
 
-def generate(name, sizes, seed=0, seen=(), **options):
+def generate(name, sizes, seed=0, seen=(), each=lambda rng: {}, **options):
     """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes. No question occurs twice, and
-    none of those in `seen`. `options` go to the generator of `name`.
+    none of those in `seen`. `options` go to the generator of `name`; `each` draws more of them per problem.
 
     Each set has its own random stream, so that another size of one leaves the others as they were.
     """
@@ -244,7 +244,7 @@ def generate(name, sizes, seed=0, seen=(), **options):
         rng = random.Random(f"{name} {split} {seed}")
         problems, again = [], 0
         while len(problems) < sizes[split]:
-            problem = GENERATORS[name](rng, **options)
+            problem = GENERATORS[name](rng, **options | each(rng))
             again = again + 1 if problem.question in seen else 0
             if again == 0:
                 seen.add(problem.question)
@@ -610,15 +610,14 @@ def merged(base, typed):
     return settings
 
 
-def problem_sets(settings, splits=SPLITS, seen=(), **more):
+def problem_sets(settings, splits=SPLITS, **more):
     """The problems of settings.dataset: {"train": [Problem, ...], "valid": ...}. It names a generated
-    dataset (for `seen` and more options of its generator see `generate`), gsm8k, a folder, or, where only
-    test problems are wanted, one file."""
+    dataset (`more` goes to `generate`), gsm8k, a folder, or, where only test problems are wanted, one file."""
     dataset = settings.dataset
     if dataset in GENERATORS:
         options = {flag: getattr(settings, flag) for flag in problem_flags(dataset)}
         sizes = {split: options.pop(f"{split}_size") * (split in splits) for split in SPLITS}
-        return generate(dataset, sizes, options.pop("data_seed"), seen, **options, **more)
+        return generate(dataset, sizes, **dict(seed=options.pop("data_seed")) | options | more)
     if dataset == "gsm8k":
         files = {split: download(GSM8K[split][0], f"gsm8k-{split}.txt", GSM8K[split][1]) for split in splits}
         return {split: read(file) for split, file in files.items()}

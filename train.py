@@ -299,13 +299,17 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
 def fresh(run, epoch, tested):
     """An epoch's own training problems (--grow_epochs), none of which is `tested`. Up to the first epochs of
     the last stage a question tells only what leads to its two answers: to find a fact and to chain facts is
-    learned there. Then the distractors come in, a larger share of them with every epoch, until all are told.
+    learned there. Then the distractors come in, in each problem another share of them, until half of the
+    problems are whole.
     """
     settings = run.settings
     begin = settings.epochs_first + settings.epochs_per_stage * settings.stages
-    share = min(1.0, max(0.0, (epoch + 1 - begin) / settings.grow_epochs))
-    flags = argparse.Namespace(**vars(settings) | dict(data_seed=f"{settings.data_seed} {epoch}"))
-    problems = data.problem_sets(flags, ("train",), tested, distractors=share)["train"]
+    grown = min(1.0, max(0.0, (epoch + 1 - begin) / settings.grow_epochs))
+
+    def each(rng):
+        return dict(distractors=min(1.0, 2 * grown * rng.random()))
+    problems = data.problem_sets(settings, ("train",), seed=f"{settings.data_seed} {epoch}", seen=tested,
+                                 each=each)["train"]
     run.tokenizer.read(problems)
     return problems
 
