@@ -2,7 +2,9 @@
 
 import os
 import random
+import re
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +83,26 @@ def test_cached_thoughts_match_full_recompute(gpt, ragged, detach):
     for (name, p), want in zip(gpt.named_parameters(), expected):
         got, = torch.autograd.grad(fast, p, retain_graph=True)
         assert (got - want).norm() <= 1e-9 * want.norm(), name
+
+
+def test_the_other_kind_of_thought_in_contributing_is_one_in_both_forwards(gpt, ragged):
+    """Its two replacements, made in the source of coconut.py."""
+    source, guide = (Path(coconut.__file__).with_name(name).read_text() for name in ("coconut.py", "CONTRIBUTING.md"))
+    lines = re.findall(r"^    (.+)$", guide, re.M)
+    for old, new in zip(lines[::2], lines[1::2]):
+        assert source.count(old) == 1
+        source = source.replace(old, new)
+    changed = {"__name__": "changed"}
+    exec(source, changed)
+    plain = [explicit(gpt, s) for s in ragged]
+    batch = collate(ragged)
+    hidden, _, _ = changed["speak"](gpt, batch.language, batch.length, batch.n,
+                                    *changed["think"](gpt, batch.question, batch.length, batch.n))
+    for row, s, before in zip(gpt.logits(hidden), ragged, plain):
+        row = row[:len(s.language) - 1]
+        after = changed["explicit_forward"](gpt, torch.tensor([s.question]), s.n, torch.tensor([s.language[:-1]]))[0]
+        torch.testing.assert_close(row, after, rtol=1e-9, atol=1e-12)
+        assert torch.equal(after, before) == (s.n == 0)
 
 
 def test_detaching_thoughts_changes_the_gradient_but_not_the_loss(gpt, ragged):
