@@ -183,7 +183,10 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
     target = rng.choice([v for v in leaves[root] if depth[v] == steps])
     neg_target = rng.choice(leaves[1 - root])
     path, wrong = (_path_to(rng, v, sources, family, depth) for v in (target, neg_target))
-    return _tell(rng, _thinned(rng, sources, distractors, path, wrong), path, neg_target)
+    needed = {*zip(path, path[1:]), *zip(wrong, wrong[1:])}
+    edges = [(u, v) for v, chosen in enumerate(sources) for u in chosen
+             if (u, v) in needed or rng.random() < distractors]
+    return _tell(rng, sources, edges, path, neg_target)
 
 
 def _path_to(rng, v, parents, family, depth):
@@ -196,24 +199,15 @@ def _path_to(rng, v, parents, family, depth):
     return path
 
 
-def _thinned(rng, parents, distractors, *paths):
-    """The parents of every node along the paths' edges, and a share of all the others."""
-    kept = {edge for path in paths for edge in zip(path, path[1:])}
-    return [[u for u in chosen if (u, v) in kept or rng.random() < distractors]
-            for v, chosen in enumerate(parents)]
-
-
-def _tell(rng, parents, path, neg_target):
-    """A graph and the path through it that answers the question, in words: each edge is a sentence.
+def _tell(rng, parents, edges, path, neg_target):
+    """The edges of a graph and the path that answers the question, in words: each edge is a sentence.
 
     Nodes without parents get the name of an entity, all others one of a concept, those without any edge none.
     """
-    root, target, inner = path[0], path[-1], {u for chosen in parents for u in chosen}
-    kept = [v for v in range(len(parents)) if parents[v] or v in inner]
+    root, target, kept = path[0], path[-1], sorted({v for edge in edges for v in edge})
     concepts, entities = (rng.sample(names, len(names)) for names in (PROSQA_CONCEPTS, PROSQA_ENTITIES))
     name = {v: (concepts if parents[v] else entities).pop() for v in kept}
     number = {v: i for i, v in enumerate(kept)}
-    edges = [(u, v) for v in kept for u in parents[v]]
 
     def sentence(u, v):
         return f"{'Every ' if parents[u] else ''}{name[u]} is a {name[v]}."
@@ -549,7 +543,7 @@ VALID, TEST = {"prontoqa": 200, "other": 300}, {"prontoqa": 800, "other": 500}
 # Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
 # limits or choices, help. data.py itself takes the paper's.
 PROBLEM_SETTINGS = {
-    "train_size": (5000, {"prontoqa": 9000, "other": 17886}, COUNT, "training problems"),
+    "train_size": (7000, {"prontoqa": 9000, "other": 17886}, COUNT, "training problems"),
     "valid_size": (VALID, VALID, COUNT, "validation problems"),
     "test_size":  (TEST, TEST, COUNT, "test problems"),
     "hops":       (5, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),

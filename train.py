@@ -106,8 +106,8 @@ SETTINGS = {
     "c":                (1, {"gsm8k": 2, "other": 1}, COUNT, "continuous thoughts per reasoning step"),
     "stages":           (0, {"gsm8k": 3, "other": 0}, ANY,
                          "K, the last stage with new thoughts; 0: the steps of the longest chain"),
-    "epochs":           (30, 50, COUNT, "epochs in all, over all stages"),
-    "epochs_first":     ({"prontoqa": 2, "other": 1}, {"gsm8k": 6, "other": 5}, ANY,
+    "epochs":           (25, 50, COUNT, "epochs in all, over all stages"),
+    "epochs_first":     (1, {"gsm8k": 6, "other": 5}, ANY,
                          "epochs in stage 0, where a method has stages"),
     "epochs_per_stage": (1, {"gsm8k": 3, "other": 5}, COUNT, "epochs in each later stage"),
     "grow_epochs":      ({"prontoqa": 10, "prosqa": 8, "other": 0}, 0, ANY,
@@ -132,7 +132,7 @@ SETTINGS = {
     "lr":               (1e-3, 1e-4, ANY, "AdamW's learning rate"),
     "muon_lr":          (0.005, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
     "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
-    "decay":            ({"prontoqa": 0.7, "other": 0.9}, 0.0, SHARE,
+    "decay":            (0.9, 0.0, SHARE,
                          "share of the run at whose end the learning rate falls to 5 %%"),
     "weight_decay":     (0.0, 0.01, ANY, "weight decay of both optimizers"),
     "reset_optimizer":  (False, True, None, "a new optimizer at every stage"),
@@ -307,7 +307,7 @@ def fresh(run, epoch, tested):
     grown = min(1.0, max(0.0, (epoch + 1 - begin) / settings.grow_epochs))
 
     def each(rng):
-        return dict(distractors=min(1.0, 2 * grown * rng.random()))
+        return dict(distractors=grown * rng.random() ** 0.5)
     problems = data.problem_sets(settings, ("train",), seed=f"{settings.data_seed} {epoch}", seen=tested,
                                  each=each)["train"]
     run.tokenizer.read(problems)
@@ -411,10 +411,11 @@ def make_optimizers(run):
 
 
 def lr_factor(update, total, warmup, decay):
-    """Factor of the learning rate: up over `warmup` updates, 1, down to 5 % in the run's last `decay`."""
+    """Factor of the learning rate: up over `warmup` updates, 1, then down to 5 % in the run's last `decay`, by
+    the same ratio with every update."""
     up = min(1.0, (update + 1) / warmup) if warmup else 1.0
     left = (total - update) / (decay * total) if decay else 1.0
-    return up * max(0.05, min(1.0, left))
+    return up * 0.05 ** max(0.0, 1 - left)
 
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))      # torchrun sets them
