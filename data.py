@@ -374,11 +374,10 @@ class Tokenizer:
             p.ids = question, steps, array("i", self.encode("### " + p.answer) + [self.eos])
 
 
-def name_and_rest(word):
-    """A token's name and what is around it: "Every bompus is a " has "bompus" and "Every {} is a "."""
-    match = re.fullmatch(r"(Every |Each |)(\w+?)((es)?( (is|are) .*|\.\s)?)", word, re.DOTALL)
-    before, name, after = match.group(1, 2, 3) if match else ("", word, "")
-    return (name.lower(), f"{before}{{}}{after}") if before + after else (name, "")
+def name_in(word):
+    """The name in a token, in lower case: "bompus" in "Every bompus is a ", "Bompuses are " and "bompus. "."""
+    match = re.fullmatch(r"(?:Every |Each )?(\w+?)(?:es)?(?: (?:is|are) .*|\.\s)", word)
+    return (match[1] if match else word).lower()
 
 
 def encode(ids, tokenizer, filler=None, removed=0, n=0):
