@@ -129,8 +129,8 @@ SETTINGS = {
     # the optimization
     "batch_size":       (16, 128, COUNT, "problems per optimizer step"),
     "micro_batch":      (32, 128, COUNT, "problems that go through the model at once, to save memory"),
-    "lr":               (1e-3, 1e-4, ANY, "AdamW's learning rate"),
-    "muon_lr":          (0.005, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
+    "lr":               (8e-4, 1e-4, ANY, "AdamW's learning rate"),
+    "muon_lr":          (0.004, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
     "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
     "decay":            (1.0, 0.0, SHARE,
                          "share of the run at whose end the learning rate falls to 5 %%"),
@@ -411,11 +411,10 @@ def make_optimizers(run):
 
 
 def lr_factor(update, total, warmup, decay):
-    """Factor of the learning rate: up over `warmup` updates, 1, then down to 5 % in the run's last `decay`, by
-    the same ratio with every update."""
+    """Factor of the learning rate: up over `warmup` updates, 1, down to 5 % in the run's last `decay`."""
     up = min(1.0, (update + 1) / warmup) if warmup else 1.0
     left = (total - update) / (decay * total) if decay else 1.0
-    return up * 0.05 ** max(0.0, 1 - left)
+    return up * max(0.05, min(1.0, left))
 
 
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))      # torchrun sets them
