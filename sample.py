@@ -22,7 +22,9 @@ import argparse
 import json
 import math
 import os
+import re
 import statistics
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -49,10 +51,11 @@ def bar(share, width):
 
 def show_answer(problem, text, thoughts):
     """One problem, its thoughts in words, and the answer, in 100 columns."""
-    print(f"question  {data.visible(problem.question)}")
+    print(textwrap.fill(data.visible(problem.question), 100, initial_indent="question  ",
+                        subsequent_indent=" " * 10))
     for i, words in enumerate(thoughts, start=1):
-        cells = [f"{data.visible(word).replace(' ', '_')[:9]:>9} {p:4.0%} {bar(p, 2)}"
-                 for word, p in words]
+        shown = [data.visible(re.sub("^(Every|Each) ", "", word).strip() or word) for word, _ in words]
+        cells = [f"{word[:9]:>9} {p:4.0%} {bar(p, 2)}" for word, (_, p) in zip(shown, words)]
         print(f"thought {i:<2}" + "".join(f"{cell:18}" for cell in cells).rstrip())
     print(f"written   {data.visible(' / '.join(text.splitlines()))}")
     right = "right" if data.grade(problem, text) else "wrong"

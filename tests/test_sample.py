@@ -69,7 +69,7 @@ def test_sample_prints_each_problem_its_thoughts_and_the_truth_in_100_columns(ru
     sample.main([str(runs / "coconut"), "--n", "2", "--thoughts", "5"])
     printed = capsys.readouterr().out
     assert printed.count("question ") == 2 and printed.count("thought 5 ") == 2 and "thought 6" not in printed
-    assert all(len(line) <= 100 for line in printed.splitlines() if line.startswith("thought"))
+    assert all(len(line) <= 100 for line in printed.splitlines())
 
 
 def test_sample_says_right_where_it_is_and_wrong_where_not_and_counts(runs, opened, capsys, monkeypatch):
@@ -93,8 +93,8 @@ def test_problems_from_elsewhere_are_asked_too(runs, tmp_path, capsys):
     made = data.generate("prosqa", {"test": 3}, seed=5, nodes=9, max_steps=4)["test"]
     data.write(made, tmp_path / "other.json")
     sample.main([str(runs / "coconut"), "--dataset", str(tmp_path / "other.json")])
-    asked = [line for line in capsys.readouterr().out.splitlines() if line.startswith("question")]
-    assert asked == [f"question  {p.question}" for p in made]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("question") == 3 and all(f"question {p.question} thought 1" in printed for p in made)
 
 
 def test_a_bar_is_as_long_as_its_share():

@@ -610,3 +610,16 @@ def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share
     assert len({p.question for problems in epochs for p in problems}) == 1000
     tested = {p.question for p in epochs[9][:50]}
     assert not tested & {p.question for p in train.fresh(run, 9, tested)}
+
+
+def test_tokens_of_one_name_begin_alike():
+    problems = data.generate("prosqa", {"train": 100}, nodes=9, max_steps=3)["train"]
+    tokenizer = data.Tokenizer.of(problems)
+    gpt = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, block_size=8, n_layer=1, n_head=1, n_embd=512))
+    train.begin_alike(gpt, tokenizer)
+
+    def likeness(a, b):
+        return torch.cosine_similarity(*(gpt.wte.weight[i] for i in tokenizer.encode(a + b)), dim=0).item()
+    assert likeness("Every bompus is a ", "bompus. ") > 0.35 and likeness("bompus. ", "bompus") > 0.6 and likeness("Tom is a ", "Tom") > 0.6
+    assert abs(likeness("Every bompus is a ", "gorpus. ")) < 0.2 and abs(likeness("Every bompus is a ", "Every gorpus is a ")) < 0.2
+    assert torch.equal(gpt.wte.weight[tokenizer.eot], gpt.wte.weight[tokenizer.bot])
