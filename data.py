@@ -65,7 +65,7 @@ def prontoqa_problem(rng, hops=5, distractors=1.0):
     is, has A_1's adjective with the opposite polarity.
 
     distractors: how many of the rules that the proof does not need are told, as a share; S's always is
-    (results/recipe.md).
+    (results/README.md).
     """
     names = rng.sample(CONCEPTS, 2 * hops + 4)
     chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # A_h ... A_0; D_h ... D_1
@@ -156,7 +156,7 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
     neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
     the paper's 28 about 23 remain). parents: of a node, on average. even_steps: long paths are rare among the
     graphs; this draws the number of steps first, all with the same probability. distractors: how many of the
-    edges beside the paths to the target and to neg_target are told, as a share (results/recipe.md).
+    edges beside the paths to the target and to neg_target are told, as a share (results/README.md).
     """
     most = len(PROSQA_CONCEPTS) + len(PROSQA_ENTITIES)
     if nodes > most:

@@ -97,7 +97,7 @@ def last_stage_of(settings, longest):
 
 # Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
 # limits or choices, help. The paper's are from Experiments, Setup. The quick ones make a run of minutes on
-# two cores: how they were found, and what each is worth, is in results/recipe.md.
+# two cores: how they were found, and what each is worth, is in results/README.md.
 SETTINGS = {
     "dataset": ("prosqa", "prosqa", None, "prontoqa, prosqa, gsm8k, or a folder in official format"),
     "method":  ("coconut", "coconut", METHODS, "a row of the table METHODS"),
