@@ -168,12 +168,16 @@ def draw_tree(plt, rows):
 # The other looks are tables (data.show_table prints any of them), drawn as lines or as bars.
 
 def draw_lines(plt, panels):
-    """Panels side by side, each ({name of a line: (xs, ys)}, settings of its axes)."""
+    """Panels side by side, each ({name of a line: (xs, ys)}, settings of its axes, of which `marks` are
+    vertical lines, {x: text})."""
     _, axes = plt.subplots(1, len(panels), figsize=(1 + 4.5 * len(panels), 3), layout="constrained",
                            squeeze=False)
     for axis, (lines, about) in zip(axes[0], panels):
         for name, (xs, ys) in lines.items():
             axis.plot(xs, ys, ".-", label=name)
+        for x, mark in about.pop("marks", {}).items():
+            axis.axvline(x, color="0.85", zorder=0)
+            axis.text(x, 1.01, mark, fontsize=7, color="0.4", transform=axis.get_xaxis_transform())
         axis.set(**about)
         axis.legend(frameon=False, fontsize=7)
 
@@ -355,8 +359,9 @@ def results(found):
 
 
 def show_curves(found):
-    """Loss and accuracy per epoch, printed; returns the panels of their picture."""
-    right, loss = {}, {}
+    """Loss and accuracy per epoch, printed; returns the panel of the accuracy's picture, in which the stages
+    of the first run are marked."""
+    right, begins = {}, {}
     for path, records in found.items():
         valid = [record for record in records if record["kind"] == "valid"]
         shares, epochs = [r["correct"] / r["total"] for r in valid], [r["epoch"] for r in valid]
@@ -364,9 +369,10 @@ def show_curves(found):
         data.show_table(["epoch", "stage", " loss", "right", ""], [
             (r["epoch"], r["stage"], f"{r['loss']:.3f}", s, bar(s, 30)) for r, s in zip(valid, shares)])
         name = Path(path).stem if Path(path).is_file() else Path(path).name
-        right[name], loss[name] = (epochs, shares), (epochs, [r["loss"] for r in valid])
-    return [(right, dict(xlabel="epoch", ylabel="answers right", ylim=(0, 1))),
-            (loss, dict(xlabel="epoch", ylabel="validation loss", yscale="log"))]
+        right[name] = epochs, shares
+        begins = begins or {r["stage"]: r["epoch"] - 0.5 for r in reversed(valid)}
+    marks = {x: str(stage) for stage, x in begins.items()}
+    return [(right, dict(xlabel="epoch (above: stage)", ylabel="answers right", ylim=(0, 1), marks=marks))]
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -462,7 +468,7 @@ def save_plot(path, draw, *what):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     draw(plt, *what)
-    plt.savefig(path, dpi=120, bbox_inches="tight")
+    plt.savefig(path, dpi=200, bbox_inches="tight")
     print(f"drawn in {path}")
 
 
