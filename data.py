@@ -374,10 +374,11 @@ class Tokenizer:
             p.ids = question, steps, array("i", self.encode("### " + p.answer) + [self.eos])
 
 
-def name_in(word):
-    """The name in a token, in lower case: "bompus" in "Every bompus is a ", "Bompuses are " and "bompus. "."""
-    match = re.fullmatch(r"(?:Every |Each )?(\w+?)(?:es)?(?: (?:is|are) .*|\.\s)", word)
-    return (match[1] if match else word).lower()
+def name_and_rest(word):
+    """A token's name and what is around it: "Every bompus is a " has "bompus" and "Every {} is a "."""
+    match = re.fullmatch(r"(Every |Each |)(\w+?)((es)?( (is|are) .*|\.\s)?)", word, re.DOTALL)
+    before, name, after = match.group(1, 2, 3) if match else ("", word, "")
+    return name.lower() if after.startswith("es ") else name, f"{before}{{}}{after}" if before + after else ""
 
 
 def encode(ids, tokenizer, filler=None, removed=0, n=0):
@@ -546,7 +547,7 @@ PROBLEM_SETTINGS = {
     "valid_size": (VALID, VALID, COUNT, "validation problems"),
     "test_size":  (TEST, TEST, COUNT, "test problems"),
     "hops":       (5, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
-    "nodes":      (12, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
+    "nodes":      (10, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
     "min_steps":  (3, 3, COUNT, "ProsQA: fewest reasoning steps of a problem"),
     "max_steps":  (4, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
     "parents":    (1.5, 1.5, (0, 20), "ProsQA: parents of a node, on average"),

@@ -110,7 +110,7 @@ SETTINGS = {
     "epochs_first":     (1, {"gsm8k": 6, "other": 5}, ANY,
                          "epochs in stage 0, where a method has stages"),
     "epochs_per_stage": (1, {"gsm8k": 3, "other": 5}, COUNT, "epochs in each later stage"),
-    "grow_epochs":      ({"prontoqa": 8, "prosqa": 8, "other": 0}, 0, ANY,
+    "grow_epochs":      ({"prontoqa": 10, "prosqa": 10, "other": 0}, 0, ANY,
                          "epochs over which the distractors of fresh training problems come in"),
     "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
@@ -129,10 +129,10 @@ SETTINGS = {
     # the optimization
     "batch_size":       (16, 128, COUNT, "problems per optimizer step"),
     "micro_batch":      (32, 128, COUNT, "problems that go through the model at once, to save memory"),
-    "lr":               (8e-4, 1e-4, ANY, "AdamW's learning rate"),
-    "muon_lr":          (0.004, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
+    "lr":               (1e-3, 1e-4, ANY, "AdamW's learning rate"),
+    "muon_lr":          (0.005, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
     "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
-    "decay":            (1.0, 0.0, SHARE,
+    "decay":            (0.9, 0.0, SHARE,
                          "share of the run at whose end the learning rate falls to 5 %%"),
     "weight_decay":     (0.0, 0.01, ANY, "weight decay of both optimizers"),
     "reset_optimizer":  (False, True, None, "a new optimizer at every stage"),
@@ -307,7 +307,7 @@ def fresh(run, epoch, tested):
     grown = min(1.0, max(0.0, (epoch + 1 - begin) / settings.grow_epochs))
 
     def each(rng):
-        return dict(distractors=grown * rng.random() ** 0.5)
+        return dict(distractors=min(1.0, 2 * grown * rng.random()))
     problems = data.problem_sets(settings, ("train",), seed=f"{settings.data_seed} {epoch}", seen=tested,
                                  each=each)["train"]
     run.tokenizer.read(problems)
@@ -491,13 +491,15 @@ def begin(settings, problems):
 
 @torch.no_grad()
 def begin_alike(gpt, tokenizer):
-    """Let all tokens with the same name begin alike: "Every bompus is a ", "bompus. " and "bompus" share one
-    vector, to which the longer ones add another, each its own. <eot> and <pause> begin as <bot>."""
-    vectors, spread = {}, gpt.wte.weight.std()
+    """Let all tokens with the same name begin alike, as the name's vector and one of what is around it:
+    "Every bompus is a ", "bompus. " and "bompus" share the first, "Every bompus is a " and "Every gorpus is
+    a " the second. <eot> and <pause> begin as <bot>."""
+    spread = gpt.wte.weight.std()
+    vectors = {"": torch.zeros(gpt.config.n_embd)}
     for i, word in enumerate(tokenizer.words, start=256):
-        name = data.name_in(word)
-        shared = vectors.setdefault(name, spread * torch.randn(gpt.config.n_embd))
-        gpt.wte.weight[i] = shared + gpt.wte.weight[i] * (name != word.lower())
+        for part in (parts := data.name_and_rest(word)):
+            vectors.setdefault(part, spread * torch.randn(gpt.config.n_embd))
+        gpt.wte.weight[i] = sum(vectors[part] for part in parts)
     gpt.wte.weight[[tokenizer.eot, tokenizer.pause]] = gpt.wte.weight[tokenizer.bot].clone()
 
 

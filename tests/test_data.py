@@ -391,8 +391,9 @@ def test_more_problems_than_there_are_get_one_line(monkeypatch):
 
 def test_tokens_of_one_name_share_its_vector_at_the_start():
     said = ["Every bompus is a ", "bompus. ", "bompus.\n", "bompus", "Bompuses are not ", "Each bompus is ", "bompuses. "]
-    assert {data.name_in(word) for word in said} == {"bompus"}
-    assert [data.name_in(word) for word in ("Tom", "Tom is a ", " or ", "### ", "?\n")] == ["tom", "tom", " or ", "### ", "?\n"]
+    assert {data.name_and_rest(word)[0] for word in said} == {"bompus"} and len({data.name_and_rest(word)[1] for word in said}) == 7
+    assert [data.name_and_rest(word) for word in ("Tom", "Tom is a ")] == [("Tom", ""), ("Tom", "{} is a ")]
+    assert [data.name_and_rest(word)[1] for word in ("bompus", " or ", "### ", "?\n")] == [""] * 4
 
 
 def test_any_text_comes_back_from_its_tokens_and_never_makes_a_special_one(tokenizer):

@@ -621,5 +621,5 @@ def test_tokens_of_one_name_begin_alike():
     def likeness(a, b):
         return torch.cosine_similarity(*(gpt.wte.weight[i] for i in tokenizer.encode(a + b)), dim=0).item()
     assert likeness("Every bompus is a ", "bompus. ") > 0.35 and likeness("bompus. ", "bompus") > 0.6 and likeness("Tom is a ", "Tom") > 0.6
-    assert abs(likeness("Every bompus is a ", "gorpus. ")) < 0.2 and abs(likeness("Every bompus is a ", "Every gorpus is a ")) < 0.2
+    assert likeness("Every bompus is a ", "Every gorpus is a ") > 0.35 and abs(likeness("Every bompus is a ", "gorpus. ")) < 0.2
     assert torch.equal(gpt.wte.weight[tokenizer.eot], gpt.wte.weight[tokenizer.bot])
