@@ -576,7 +576,8 @@ def test(folder, device, typed):
 def unusual(settings):
     """The settings that are not their column's, as flags: what a table of results must keep apart."""
     usual = data.defaults(SETTINGS, settings.setting, settings.dataset)
-    apart = ("dataset", "method", "setting", "seed", "data_seed", "stages", "micro_batch")
+    apart = {"dataset", "method", "setting", "seed", "data_seed", "stages", "micro_batch",
+             *(data.PROBLEM_SETTINGS.keys() - data.problem_flags(settings.dataset))}
     other = {k: v for k, v in vars(settings).items() if k in usual and k not in apart and v != usual[k]}
     flags = [f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k} {v}" for k, v in other.items()]
     return " ".join([f"--setting {settings.setting}"] * (settings.setting != "quick") + flags)

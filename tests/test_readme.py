@@ -57,6 +57,16 @@ def test_the_readme_is_short_and_shows_the_definition_as_it_is():
     assert "".join(f"    {line}\n" for line in code.splitlines()) in README
 
 
+def test_the_model_in_the_box_thinks_what_the_readme_says(capsys):
+    """The words of the quoted thought; their shares may differ in the last digit elsewhere."""
+    sample.main([str(ROOT / "results/model"), "--n", "10"])
+    printed = capsys.readouterr().out
+    quoted, = re.findall(r"^    (thought 4 .*)$", README, re.M)
+    words = [re.findall(r"\w+\.", line) for line in (quoted, *printed.splitlines())]
+    assert len(words[0]) == 5 and words[0] in words[1:]
+    assert int(re.search(r"(\d+) of 10 right", printed)[1]) >= 9
+
+
 def tests_of(log):
     """The counts of right answers in a log's test records."""
     records = map(json.loads, (ROOT / "results" / log).read_text().splitlines())
