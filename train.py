@@ -97,7 +97,7 @@ def last_stage_of(settings, longest):
 
 # Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
 # limits or choices, help. The paper's are from Experiments, Setup. The quick ones make a run of minutes on
-# two cores: how they were found, and what each is worth, is in results/README.md.
+# one or two cores: results/README.md says why they are what they are.
 SETTINGS = {
     "dataset": ("prosqa", "prosqa", None, "prontoqa, prosqa, gsm8k, or a folder in official format"),
     "method":  ("coconut", "coconut", METHODS, "a row of the table METHODS"),
@@ -133,7 +133,7 @@ SETTINGS = {
     "muon_lr":          (0.005, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
     "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
     "decay":            (0.9, 0.0, SHARE,
-                         "share of the run at whose end the learning rate falls to 5 %%"),
+                         "share of the run, at its end, over which the learning rate falls to 5 %%"),
     "weight_decay":     (0.0, 0.01, ANY, "weight decay of both optimizers"),
     "reset_optimizer":  (False, True, None, "a new optimizer at every stage"),
     # speed, evaluation, chance
@@ -297,10 +297,10 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
 
 
 def fresh(run, epoch, tested):
-    """An epoch's own training problems (--grow_epochs), none of which is `tested`. Up to the first epochs of
-    the last stage a question tells only what leads to its two answers: to find a fact and to chain facts is
-    learned there. Then the distractors come in, in each problem another share of them, until half of the
-    problems are whole.
+    """An epoch's own training problems (--grow_epochs), none of which is `tested`. Through the first
+    `epochs_per_stage` epochs of the last stage a question has no distractors: to find a fact and to chain
+    facts is learned there. Then each problem gets its own random share of them, until half of the problems
+    are whole.
     """
     settings = run.settings
     begin = settings.epochs_first + settings.epochs_per_stage * settings.stages
@@ -491,7 +491,7 @@ def begin(settings, problems):
 
 @torch.no_grad()
 def begin_alike(gpt, tokenizer):
-    """Let all tokens with the same name begin alike, as the name's vector and one of what is around it:
+    """Let a token's vector begin as a sum: a vector for its name, and one for the rest, if there is a rest.
     "Every bompus is a ", "bompus. " and "bompus" share the first, "Every bompus is a " and "Every gorpus is
     a " the second. <eot> and <pause> begin as <bot>."""
     spread = gpt.wte.weight.std()
