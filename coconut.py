@@ -24,7 +24,7 @@ from dataclasses import asdict
 import torch
 import torch.nn.functional as F
 
-from gpt import GPT, GPTConfig, UserError, columns_of
+from gpt import GPT, GPTConfig, UserError
 
 
 def explicit_forward(gpt, question, n, language, detach=False):
@@ -175,33 +175,3 @@ def load(path, device="cpu"):
         raise UserError(f"{path} is not a whole checkpoint of this program ({why}): "
                         "train it again, or name another run") from None
     return gpt, saved
-
-
-def main():
-    """A toy, pass by pass: what each pass reads, in the definition and with the cache."""
-    torch.manual_seed(0)
-    gpt = GPT(GPTConfig(vocab_size=50, n_layer=2, n_head=2, n_embd=16, dropout=0.0))
-    question, n, language = torch.randint(50, (1, 5)), 3, torch.randint(50, (1, 3))
-    columns = "q1 q2 q3 q4 <bot> t1 t2 t3 <eot> l1 l2".split()
-    forward, seen = gpt.forward, []
-
-    def told(x, *args, **named):
-        hidden, cache = forward(x, *args, **named)
-        end = columns_of(cache)
-        seen.append(end)
-        print(f"  pass {len(seen)}  input {str(tuple(x.shape)):12} {' '.join(columns[end - x.size(1):end])}")
-        return hidden, cache
-    gpt.forward = told
-    print(f"{question.size(1)} tokens of question, {n} thoughts, {language.size(1)} tokens of language\n\n"
-          "explicit_forward, the definition: every pass reads all (B, T, C) again")
-    logits = explicit_forward(gpt, question, n, language)
-    seen.clear()
-    print("\nthink and speak, with a cache: each place once, the last thought together with the language")
-    length, n = torch.tensor([question.size(1)]), torch.tensor([n])
-    hidden, _, _ = speak(gpt, language, length, n, *think(gpt, question, length, n))
-    print(f"\nlogits {tuple(logits.shape)} of both, largest difference "
-          f"{(gpt.logits(hidden) - logits).abs().max():.0e}")
-
-
-if __name__ == "__main__":
-    main()

@@ -414,14 +414,7 @@ class Batch:
                                 # N is, since looking for them on a GPU would mean waiting for it
 
     def to(self, device):
-        """The batch on a device. To a GPU it is copied from pinned memory while the GPU goes on working."""
-        def copy(value):
-            if not isinstance(value, torch.Tensor):
-                return value
-            if torch.device(device).type == "cuda":
-                return value.pin_memory().to(device, non_blocking=True)
-            return value.to(device)
-        return Batch(*map(copy, vars(self).values()))
+        return Batch(*(v.to(device) if isinstance(v, torch.Tensor) else v for v in vars(self).values()))
 
 
 def collate(sequences):
@@ -538,41 +531,39 @@ def show_table(heads, rows):
 # What the command lines of data.py, train.py and sample.py share.
 
 COUNT, ANY, SHARE = (1, math.inf), (0, math.inf), (0, 1)        # limits of numbers in a table of settings
-VALID, TEST = {"prontoqa": 200, "other": 300}, {"prontoqa": 800, "other": 500}
 
-# Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
-# limits or choices, help. data.py itself takes the paper's.
+# Each row: default with --setting quick, default with --setting paper, limits or choices, help.
 PROBLEM_SETTINGS = {
-    "train_size": (7000, {"prontoqa": 9000, "other": 17886}, COUNT, "training problems"),
-    "valid_size": (VALID, VALID, COUNT, "validation problems"),
-    "test_size":  (TEST, TEST, COUNT, "test problems"),
+    "train_size": (7000, 17886, COUNT, "training problems; the paper's ProntoQA has 9000"),
+    "valid_size": (300, 300, COUNT, "validation problems; ProntoQA: 200"),
+    "test_size":  (500, 500, COUNT, "test problems; ProntoQA: 800"),
     "hops":       (5, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
     "nodes":      (10, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
     "min_steps":  (3, 3, COUNT, "ProsQA: fewest reasoning steps of a problem"),
     "max_steps":  (4, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
     "parents":    (1.5, 1.5, (0, 20), "ProsQA: parents of a node, on average"),
     "even_steps": (False, False, None, "ProsQA: as many problems of each number of steps"),
-    "data_seed":  (0, 0, (0, 2 ** 31), "seed of the generated problems")}
+    "data_seed":  (0, 0, ANY, "seed of the generated problems")}
+# Where a dataset's defaults are others: in both settings, or in the paper's.
+OTHERWISE = {("quick", "prontoqa"): dict(valid_size=200, test_size=800),
+             ("paper", "prontoqa"): dict(train_size=9000, valid_size=200, test_size=800),
+             ("paper", "gsm8k"): dict(c=2, stages=3, epochs_first=6, epochs_per_stage=3)}
 
 
 def defaults(table, setting, dataset):
     """{flag: value} of a table's column."""
-    cells = {flag: row[("quick", "paper").index(setting)] for flag, row in table.items()}
-    return {flag: cell.get(dataset, cell["other"]) if isinstance(cell, dict) else cell
-            for flag, cell in cells.items()}
+    column = {flag: row[("quick", "paper").index(setting)] for flag, row in table.items()}
+    return column | {flag: v for flag, v in OTHERWISE.get((setting, dataset), {}).items() if flag in table}
 
 
 def add_flags(parser, table):
     """A flag for each row of a table of settings. Those not typed are absent from what parse_args returns."""
-    def told(cell):
-        return ", ".join(f"{v} for {k}" for k, v in cell.items()) if isinstance(cell, dict) else cell
     for flag, (quick, paper, limits, about) in table.items():
-        value = next(iter(quick.values())) if isinstance(quick, dict) else quick
-        if isinstance(value, bool):
+        if isinstance(quick, bool):
             kind = dict(action=argparse.BooleanOptionalAction)
         else:
-            kind = dict(choices=limits) if isinstance(value, str) else dict(type=number(type(value), *limits))
-        usual = f"default: {told(quick)}" + f"; in the paper setting {told(paper)}" * (paper != quick)
+            kind = dict(choices=limits) if isinstance(quick, str) else dict(type=number(type(quick), *limits))
+        usual = f"default: {quick}" + f"; in the paper setting {paper}" * (paper != quick)
         parser.add_argument(f"--{flag}", default=argparse.SUPPRESS, help=f"{about} ({usual})", **kind)
 
 
@@ -606,29 +597,21 @@ def merged(base, typed):
 
 def problem_sets(settings, splits=SPLITS, **more):
     """The problems of settings.dataset: {"train": [Problem, ...], "valid": ...}. It names a generated
-    dataset (`more` goes to `generate`), gsm8k, a folder, or, where only test problems are wanted, one file."""
+    dataset (`more` goes to `generate`), gsm8k, a folder, or, where only test problems are wanted, a file."""
     dataset = settings.dataset
     if dataset in GENERATORS:
         options = {flag: getattr(settings, flag) for flag in problem_flags(dataset)}
         sizes = {split: options.pop(f"{split}_size") * (split in splits) for split in SPLITS}
         return generate(dataset, sizes, **dict(seed=options.pop("data_seed")) | options | more)
     if dataset == "gsm8k":
-        files = {split: download(GSM8K[split][0], f"gsm8k-{split}.txt", GSM8K[split][1]) for split in splits}
-        return {split: read(file) for split, file in files.items()}
+        return {split: read(download(url, f"gsm8k-{split}.txt", sha256))
+                for split, (url, sha256) in GSM8K.items() if split in splits}
     if Path(dataset).is_file() and splits == ("test",):
         return {"test": read(dataset)}
-    if Path(dataset).is_file():
-        raise UserError(f"{dataset} is one file, which is enough only for --eval_only: name a folder")
     if not Path(dataset).is_dir():
-        raise UserError(f"unknown dataset {dataset}: say prontoqa, prosqa or gsm8k, or name a folder")
+        raise UserError(f"no dataset {dataset}: say prontoqa, prosqa or gsm8k, or name a folder with "
+                        "train.json, valid.json and test.json")
     return load(dataset, splits)
-
-
-def refuse(*checks):
-    """A user error with the message of the first of the (condition, message) that holds."""
-    for condition, message in checks:
-        if condition:
-            raise UserError(message)
 
 
 class Parser(argparse.ArgumentParser):
@@ -646,15 +629,14 @@ def run_or_explain(main):
     except (UserError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt as e:
-        print(*("interrupted", *e.args), sep=": ", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("interrupted; a training goes on after its last whole epoch with --resume", file=sys.stderr)
         sys.exit(130)
 
 
 def main(argv=None):
     parser = Parser(description="Make problems. Without --out, show one of them worked out.")
-    parser.add_argument("dataset", nargs="?", default="prosqa",
-                        help="prontoqa, prosqa (default), gsm8k, or a folder of problems in official format")
+    parser.add_argument("dataset", nargs="?", default="prosqa", choices=GENERATORS)
     parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
     add_flags(parser, PROBLEM_SETTINGS)
     args = parser.parse_args(argv)
@@ -665,8 +647,7 @@ def main(argv=None):
             write(problems, Path(args.out) / f"{split}.json")
             print(f"{len(problems):,} problems in {Path(args.out) / split}.json")
     else:
-        if "train_size" not in args:
-            settings.train_size = 500                   # enough for every word to occur
+        settings.train_size = min(500, settings.train_size)         # enough for every word to occur
         problems = problem_sets(settings, ("train",))["train"]
         worked_example(problems[0], Tokenizer.of(problems))
 

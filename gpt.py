@@ -18,10 +18,12 @@ Shapes: B batch, T new positions, S cached and new ones, C = n_embd, nh heads of
 import math
 import pickle
 import socket
+import sys
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+import tiktoken
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -56,18 +58,11 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, bias, past, only=None):
+    def forward(self, x, bias, past):
         """x (B, T, C); bias, added to the scores, 0 or -inf, as (B or 1, 1, T or 1, S), or None: causal only;
-        past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each (B, nh, -, hs), or None;
-        only (B,): in each row just this position has a query; keys and values are those of all.
-        Returns (B, T, C), or (B, 1, C) with `only`, and past with the new keys and values added."""
-        B, _, C = x.shape
-        if only is None:
-            q, k, v = self.c_attn(x).split(C, dim=2)
-        else:
-            (w_q, w_kv), (b_q, b_kv) = (p.split([C, 2 * C]) for p in (self.c_attn.weight, self.c_attn.bias))
-            q = F.linear(x[torch.arange(B, device=x.device), only, None], w_q, b_q)
-            k, v = F.linear(x, w_kv, b_kv).split(C, dim=2)
+        past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each (B, nh, -, hs), or None.
+        Returns (B, T, C), and past with the new keys and values added."""
+        q, k, v = self.c_attn(x).chunk(3, dim=2)
         # Contiguous, or every product with a cached part would copy it, and keep the copy for the gradient.
         q, k, v = (y.unflatten(2, (self.n_head, -1)).transpose(1, 2).contiguous() for y in (q, k, v))
         dropout = self.dropout if self.training else 0.0                        # q, k, v (B, nh, T, hs)
@@ -113,8 +108,10 @@ class Block(nn.Module):
         self.mlp = MLP(config)
 
     def forward(self, x, bias, past, only=None):
-        attended, present = self.attn(self.ln_1(x), bias, past, only)
-        x = (x if only is None else x[torch.arange(len(x), device=x.device), only, None]) + attended
+        attended, present = self.attn(self.ln_1(x), bias, past)
+        x = x + attended                                # (B, T, C)
+        if only is not None:
+            x = x[torch.arange(len(x), device=x.device), only, None]        # (B, 1, C)
         return x + self.mlp(self.ln_2(x)), present
 
 
@@ -169,8 +166,8 @@ class GPT(nn.Module):
         mask       (B, S)     True at the columns, cached and new, that hold something; None when all do
         cache      per layer the keys and values of the first pass and of all later ones, as two pairs of
                    (B, nh, -, hs), together S - T columns; None at the start
-        only       (B,)       at the start: the one position of each row whose hidden state is wanted. The
-                   last block then computes keys and values for all positions, everything else for that one
+        only       (B,)       the one position of each row whose hidden state is wanted: the last block then
+                   computes no other beyond its attention
         Returns the last hidden states (B, T, C), or (B, 1, C) with `only`, after the final layer norm, and
         the cache, grown by T.
         """
@@ -188,12 +185,8 @@ class GPT(nn.Module):
         x = self.drop(x + self.wpe(positions))
         grown = []
         for i, block in enumerate(self.h):
-            if only is None or i < len(self.h) - 1:
-                x, present = block(x, bias, cache[i] if cache else None)
-            else:       # one query a row, which sees the columns up to its own; there is no cache yet
-                before = torch.arange(T, device=x.device) <= only[:, None]                  # (B, T)
-                bias = torch.zeros_like(before, dtype=x.dtype).masked_fill(~before, -math.inf)
-                x, present = block(x, bias[:, None, None, :], None, only)
+            last = i == len(self.h) - 1
+            x, present = block(x, bias, cache[i] if cache else None, only if last else None)
             grown.append(present)
         return self.ln_f(x), grown
 
@@ -203,17 +196,16 @@ class GPT(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# The official weights, on huggingface.co: for each model a revision, and the file's sha256 where it is known.
+# The official weights.
 
-OFFICIAL = {
-    "gpt2": ("607a30d783dfa663caf39e06633721c8d4cfcd7e",
-             "7c5d3f4b8b76583b422fcb9189ad6c89d5d97a094541ce8932dce3ecabde1421"),
-    "gpt2-medium": ("main", None), "gpt2-large": ("main", None), "gpt2-xl": ("main", None)}
+GPT2 = ("https://huggingface.co/openai-community/gpt2/resolve/607a30d783dfa663caf39e06633721c8d4cfcd7e/"
+        "pytorch_model.bin", "gpt2-607a30d7.bin",
+        "7c5d3f4b8b76583b422fcb9189ad6c89d5d97a094541ce8932dce3ecabde1421")     # its sha256
 
 
-def download(url, name, sha256=None):
+def download(url, name, sha256):
     """The path of a file from the network, kept as `name` in torch.hub's cache folder and reused. It is moved
-    there only when it is whole and, where it is given, its sha256 is right."""
+    there only when it is whole and its sha256 is right."""
     path = Path(torch.hub.get_dir()) / "coconut" / name
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,16 +220,13 @@ def download(url, name, sha256=None):
 
 
 def from_pretrained(name, n_head=None):
-    """GPT-2 with trained weights: an official name (OFFICIAL), or a local copy of a pytorch_model.bin.
+    """GPT-2 with trained weights: "gpt2" downloads the official file (124M parameters), all else is the path
+    of a pytorch_model.bin, of any size.
 
     Heads are 64 wide, as in all official sizes, unless n_head is given. The file cannot run code
     (weights_only). What does not fit is listed by load_state_dict.
     """
-    path = Path(name)
-    if name in OFFICIAL:
-        revision, sha256 = OFFICIAL[name]
-        path = download(f"https://huggingface.co/openai-community/{name}/resolve/{revision}/"
-                        "pytorch_model.bin", f"{name}-{revision[:8]}.bin", sha256)
+    path = download(*GPT2) if name == "gpt2" else Path(name)
     if not path.is_file():
         raise UserError(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
     try:
@@ -260,38 +249,26 @@ def from_pretrained(name, n_head=None):
 @torch.no_grad()
 def grow(gpt, like, new):
     """Append `new` words, each with the embedding of word `like` (the official code's "<<", so that they
-    begin as something known), and pad the vocabulary to a multiple of 64, which GPUs multiply faster."""
-    old, V = gpt.wte.weight, gpt.config.vocab_size
-    unused = -(V + new) % 64                        # the mean word's score is never the highest
-    rows = [old, old[like].expand(new, -1), old.mean(dim=0).expand(unused, -1)]
-    gpt.wte = nn.Embedding.from_pretrained(torch.cat(rows), freeze=False)
-    gpt.config.vocab_size = V + new + unused
+    begin as something known)."""
+    old = gpt.wte.weight
+    gpt.wte = nn.Embedding.from_pretrained(torch.cat([old, old[like].expand(new, -1)]), freeze=False)
+    gpt.config.vocab_size += new
 
 
-def main():
-    """A small GPT-2 that learns to write like this file, byte by byte."""
-    torch.manual_seed(0)
-    text = torch.tensor(list(Path(__file__).read_bytes()))
-    gpt = GPT(GPTConfig(vocab_size=128, block_size=256, n_layer=2, n_head=4, n_embd=64, dropout=0.0))
-    optimizer = torch.optim.AdamW(gpt.parameters(), lr=3e-3)
-    for step in range(301):
-        starts = torch.randint(len(text) - 65, (32,))
-        ids = torch.stack([text[i:i + 65] for i in starts])                             # (B, T + 1)
-        hidden, _ = gpt(gpt.embed(ids[:, :-1]))
-        loss = F.cross_entropy(gpt.logits(hidden).flatten(0, 1), ids[:, 1:].flatten())
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 100 == 0:
-            print(f"  step {step:3}  loss {loss.item():.2f} a byte")
-    ids, cache, written = torch.tensor([list(b"    def ")]), None, list(b"    def ")
+def main(text="The capital of France is", words=20):
+    """GPT-2 goes on with a text: the quickest check that its weights are right."""
+    try:
+        gpt, encoding, cache = from_pretrained("gpt2").eval(), tiktoken.get_encoding("gpt2"), None
+    except (UserError, OSError) as e:
+        sys.exit(f"error: {e}")
+    ids = torch.tensor([[encoding.eot_token, *encoding.encode(text)]])      # texts follow this token
     with torch.no_grad():
-        for _ in range(160):
+        for _ in range(words):
             hidden, cache = gpt(gpt.embed(ids), cache=cache)
-            ids = torch.multinomial(gpt.logits(hidden[:, -1]).softmax(-1), 1)           # (1, 1)
-            written.append(ids.item())
-    print(bytes(written).decode())
+            ids = gpt.logits(hidden[:, -1:]).argmax(-1)                     # (1, 1)
+            text += encoding.decode(ids[0].tolist())
+    print(text)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:2])

@@ -12,10 +12,9 @@ left, and the probabilities of the first word that it could write are a picture 
     python sample.py RUN --sweep_thoughts   answers and written paths after 0, 1, 2, ... steps of thought
     python sample.py RUN --parallel         how many nodes a thought keeps in view, over the test set
     python sample.py RUN --corrupt          are the thoughts used? noise, another order, another problem's
-    python sample.py RUN RUN2 --curve       loss and accuracy per epoch
+    python sample.py RUN RUN2 --curve       accuracy per epoch
     python sample.py RUN RUN2 --compare     answers by number of steps; is the difference chance?
     python sample.py RUNS --table           results by method, beside the paper's
-    python sample.py --init gpt2 --prompt "..."     no thoughts: the official GPT-2 continues a text
 """
 
 import argparse
@@ -29,6 +28,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 import coconut
 import data
@@ -38,7 +38,7 @@ from gpt import UserError
 
 def in_words(run, thoughts, top=5):
     """Each of the thoughts (N, C) as the `top` words closest to it, [(word, probability), ...]."""
-    best = run.gpt.logits(thoughts)[:, :run.tokenizer.vocab_size].softmax(-1).topk(top)         # (N, top)
+    best = run.gpt.logits(thoughts).softmax(-1).topk(top)                                       # (N, top)
     return [[(run.tokenizer.decode([i]), p) for i, p in zip(*one)]
             for one in zip(best.indices.tolist(), best.values.tolist())]
 
@@ -94,22 +94,15 @@ def node_values(run, problem, k):
     begin, ahead = lead(problem)
     begin = begin if tokenizer.words else begin.rstrip()        # GPT-2's tokens begin with their spaces
     ids = [tokenizer.encode(begin.format(data.with_article(v) if ahead else v)) for v in nodes]
-    forced, rows = len(os.path.commonprefix(ids)), len(ids)
+    forced = len(os.path.commonprefix(ids))
     question, filler = tokenizer.encode(problem.question + "\n"), train.METHODS[run.settings.method][0]
     batch = data.collate([data.encode((question, [], row), tokenizer, filler, 0, n) for row in ids])
     batch = batch.to(gpt.wte.weight.device)
-    if batch.question.size(1) + n + batch.language.size(1) > gpt.config.block_size:
-        raise UserError(f"{n} thoughts and the question are more than the model's positions")
     with run.autocast():
-        thoughts, cache, mask = coconut.think(gpt, batch.question[:1], batch.length[:1], batch.n[:1])
-        cache = [[(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in layer]
-                 for layer in cache]                # all continue the same thoughts
-        hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.n,
-                                     thoughts.expand(rows, -1, -1), cache, mask.expand(rows, -1))
-        scores = gpt.logits(hidden).float().log_softmax(-1)                                 # (nodes, Tl, V)
-    right = scores.gather(2, batch.target.clamp(min=0)[:, :, None])[:, :, 0]                # (nodes, Tl)
-    right = right.masked_fill(batch.target < 0, 0)[:, forced:]
-    return dict(zip(nodes, right.sum(1).exp().tolist()))
+        thoughts = coconut.think(gpt, batch.question, batch.length, batch.n)
+        hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.n, *thoughts)
+        losses = F.cross_entropy(gpt.logits(hidden).mT, batch.target, reduction="none")     # (nodes, Tl)
+    return dict(zip(nodes, (-losses[:, forced:].sum(1)).exp().tolist()))
 
 
 def path_of(problem):
@@ -144,7 +137,9 @@ def tree(run, problem):
     return rows
 
 
-def show_tree(rows):
+def show_tree(run, problem):
+    print(f"question  {problem.question}\nanswer    {problem.answer}\n")
+    rows = tree(run, problem)
     values = ["" if value is None else f"{value:4.0%} {bar(value, 20)}" for _, _, value, _, _ in rows]
     data.show_table(["node", "value before the step\nthat begins with it", "height"], [
         ("    " * depth + node + " *" * on_path, value, high)
@@ -152,49 +147,8 @@ def show_tree(rows):
     print("* the path to the answer")
 
 
-def draw_tree(plt, rows):
-    _, axes = plt.subplots(figsize=(7, 0.4 * len(rows) + 0.8))
-    for i, (depth, node, value, high, on_path) in enumerate(rows):
-        parent = max((j for j in range(i) if rows[j][0] == depth - 1), default=None)
-        color = "tab:green" if on_path else "black"
-        if parent is not None:
-            axes.plot([depth - 1, depth - 1, depth - 0.05], [-parent - 0.3, -i, -i], color=color, lw=1)
-        axes.text(depth, -i, f"{node} {'' if value is None else f'{value:.2f}'}", va="center", color=color)
-    axes.set(xlim=(-0.2, max(row[0] for row in rows) + 1.2), ylim=(0.7 - len(rows), 0.7))
-    axes.axis("off")
-
-
 # ------------------------------------------------------------------------------------------------------------
-# The other looks are tables (data.show_table prints any of them), drawn as lines or as bars.
-
-def draw_lines(plt, panels):
-    """Panels side by side, each ({name of a line: (xs, ys)}, settings of its axes, of which `marks` are
-    vertical lines, {x: text})."""
-    _, axes = plt.subplots(1, len(panels), figsize=(1 + 4.5 * len(panels), 3), layout="constrained",
-                           squeeze=False)
-    for axis, (lines, about) in zip(axes[0], panels):
-        for name, (xs, ys) in lines.items():
-            axis.plot(xs, ys, ".-", label=name)
-        for x, mark in about.pop("marks", {}).items():
-            axis.axvline(x, color="0.85", zorder=0)
-            axis.text(x, 1.01, mark, fontsize=7, color="0.4", transform=axis.get_xaxis_transform())
-        axis.set(**about)
-        axis.legend(frameon=False, fontsize=7)
-
-
-def draw_bars(plt, names, parts, right=None):
-    """A bar for each name, of parts {what: shares} one after the other; dots at the shares that are right."""
-    figure, axes = plt.subplots(figsize=(7, 0.3 * len(names) + 1.2), layout="constrained")
-    left, colors = [0.0] * len(names), ("#2a7f3f", "#8fcf9f", "#c0392b", "#e8a798", "#4d7eb8", "#b5c9e2")
-    for (what, shares), color in zip(parts.items(), colors):
-        axes.barh(names, shares, left=left, label=what, color=color)
-        left = [a + b for a, b in zip(left, shares)]
-    if right:
-        axes.plot(right, names, "k.-", label="answer right")
-        figure.legend(loc="outside right center", frameon=False, fontsize=8)
-    axes.set(xlabel="share of test problems", xlim=(0, 1))
-    axes.invert_yaxis()
-
+# The other looks are tables, heads and rows: data.show_table prints any of them, draw draws it.
 
 def share(problems, texts):
     """The share of the answers that are right."""
@@ -246,78 +200,57 @@ def corrupt(run, problems):
 
 
 def parallel(run, problems):
-    """What the step written after k = 1 or 2 steps of thought could begin with. For each k the mean
-    probability of the best 1, 2, 3 nodes, and of those that the entity does not reach; and the nodes as far
-    from the entity as that step, as rows (k, value, height, leads to the target)."""
-    nodes, best = [], {1: [], 2: []}
-    for problem in problems:
-        edges, path = list(data.told_edges(problem.question).values()), path_of(problem)
-        reached = data.distances(edges, path[0]).keys()
-        ring = {path[0]} if not lead(problem)[1] else {v for u, v in edges if u == path[0]}
-        for k in (1, 2):
-            ring = {v for u, v in edges if u in ring}
-            if k > len(path) - 2:
-                break
-            values = node_values(run, problem, k)
-            top = sorted(values.values(), reverse=True)
-            lost = sum(values[v] for v in values.keys() - reached)
-            best[k].append([*(sum(top[:m]) for m in (1, 2, 3)), lost])
-            nodes += [(k, values[v], height(edges, v), path[-1] in data.distances(edges, v))
-                      for v in sorted(ring)]
-    if not best[1]:
-        raise UserError("no problem has two steps or more: nothing is written after a thought")
-    return [(k, *torch.tensor(shares).mean(0).tolist()) for k, shares in best.items() if shares], nodes
+    """How many nodes a thought keeps in view: the probability that the best 1, 2, 3 nodes hold together, and
+    those that the entity does not reach, for the step written after k = 1 and 2 steps of thought.
 
-
-def by_height(nodes):
-    """The nodes of `parallel` by height: k, height, mean value and number of the nodes that lead to the
-    target, and of those that lead elsewhere."""
+    Paper: Understanding the Latent Reasoning in Coconut (the parallelism of the search).
+    """
     rows = []
-    for k in sorted({node[0] for node in nodes}):
-        some = [node for node in nodes if node[0] == k]
-        for high in ("all", *sorted({node[2] for node in some})):
-            row = [k, high]
-            for leads in (True, False):
-                values = [node[1] for node in some if high in ("all", node[2]) and node[3] == leads]
-                row += [statistics.mean(values) if values else "-", len(values)]
-            rows.append(row)
-    return rows
+    for k in (1, 2):
+        shares = []
+        for problem in (p for p in problems if len(path_of(p)) > k + 1):
+            values = node_values(run, problem, k)
+            reached = data.distances(data.told_edges(problem.question).values(), path_of(problem)[0])
+            top, lost = sorted(values.values(), reverse=True), values.keys() - reached.keys()
+            shares.append([*(sum(top[:m]) for m in (1, 2, 3)), sum((values[v] for v in lost), 0.0)])
+        if shares:
+            rows.append((k, *map(statistics.mean, zip(*shares))))
+    return ["after steps\nof thought", "best\nnode", "best\ntwo", "best\nthree", "out of\nreach"], rows
 
 
-def compare(runs, problems):
-    """Runs on the same problems: rows (number of steps, problems, share right in each run), the last for all;
-    and for each run after the first (only the first is right, only that run is, p), two-sided, by McNemar's
-    exact test: if both were equally good, a problem that only one gets right would be either's.
+def compare(runs, names, problems):
+    """Answers right by number of steps, for each run. Prints for each run after the first how many problems
+    only one of the two gets right, and how probable that is by chance (McNemar's exact test, two-sided): if
+    both were equally good, a problem that only one gets right would be either's.
     """
     right = []
     for run in runs:
         texts, *_ = train.ask(run, problems, run.fillers(), run.settings.stop == "classifier")
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
-    steps, rows, tests = [len(p.steps) for p in problems], [], []
-    for some in [*sorted(set(steps)), "all"]:
-        which = [i for i, s in enumerate(steps) if some in (s, "all")]
-        rows.append((some, len(which), *(sum(one[i] for i in which) / len(which) for one in right)))
-    for other in right[1:]:
+    rows = []
+    for steps in sorted({len(p.steps) for p in problems}):
+        which = [i for i, p in enumerate(problems) if len(p.steps) == steps]
+        rows.append((steps, len(which), *(sum(one[i] for i in which) / len(which) for one in right)))
+    for name, other in list(zip(names, right))[1:]:
         one, two = (sum(a > b for a, b in zip(*pair)) for pair in ((right[0], other), (other, right[0])))
         tail = sum(math.comb(one + two, i) for i in range(min(one, two) + 1)) / 2 ** (one + two)
-        tests.append((one, two, min(1.0, 2 * tail)))
-    return rows, tests
+        print(f"{one} problems only {names[0]} gets right, {two} only {name}: "
+              f"McNemar's exact p = {min(1.0, 2 * tail):.2g}")
+    return ["steps", "problems", *names], rows
 
 
 # ------------------------------------------------------------------------------------------------------------
 # What the logs of runs say.
 
 def logs(paths):
-    """{path: the records of its log}; a path is a run's folder, or a log itself."""
+    """{name: the records of its log}; a path is a run's folder, or a log itself."""
     found = {}
-    for name in paths:
-        path = Path(name) / "log.jsonl" if Path(name).is_dir() else Path(name)
+    for path in map(Path, paths):
+        path, name = (path / "log.jsonl", path.name) if path.is_dir() else (path, path.stem)
         try:
             found[name] = [json.loads(line) for line in path.read_text().splitlines()]
         except (OSError, ValueError):
             raise UserError(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
-        if not any(record["kind"] == "valid" for record in found[name]):
-            raise UserError(f"{path} has no whole epoch yet: wait, or name another")
     return found
 
 
@@ -337,15 +270,13 @@ def results(found):
     """A row for each dataset, method and what is unusual: accuracy with its standard deviation over the runs,
     tokens, minutes a run, the paper's."""
     groups = {}
-    for path, records in found.items():
-        test = [record for record in records if record["kind"] == "test" and "unusual" in record]
-        if test:
-            seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
-            key = test[-1]["dataset"], list(TABLE_1).index(test[-1]["method"]), test[-1]["unusual"]
-            accuracy = 100 * test[-1]["correct"] / test[-1]["total"]
-            groups.setdefault(key, []).append((accuracy, test[-1]["tokens"], seconds / 60))
-        else:
-            print(f"{path} has no test, or an old one that does not say of what: --resume tests it")
+    for records in found.values():
+        for test in records[-1:]:
+            if test["kind"] == "test":
+                key = test["dataset"], list(TABLE_1).index(test["method"]), test["unusual"]
+                seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
+                accuracy = 100 * test["correct"] / test["total"]
+                groups.setdefault(key, []).append((accuracy, test["tokens"], seconds / 60))
     rows = []
     for (dataset, method, unusual), group in sorted(groups.items()):
         accuracy, tokens, minutes = zip(*group)
@@ -358,21 +289,46 @@ def results(found):
     return heads + ["the paper's accuracy, tokens", "with"], rows
 
 
-def show_curves(found):
-    """Loss and accuracy per epoch, printed; returns the panel of the accuracy's picture, in which the stages
-    of the first run are marked."""
-    right, begins = {}, {}
-    for path, records in found.items():
-        valid = [record for record in records if record["kind"] == "valid"]
-        shares, epochs = [r["correct"] / r["total"] for r in valid], [r["epoch"] for r in valid]
-        print(path)
-        data.show_table(["epoch", "stage", " loss", "right", ""], [
-            (r["epoch"], r["stage"], f"{r['loss']:.3f}", s, bar(s, 30)) for r, s in zip(valid, shares)])
-        name = Path(path).stem if Path(path).is_file() else Path(path).name
-        right[name] = epochs, shares
-        begins = begins or {r["stage"]: r["epoch"] - 0.5 for r in reversed(valid)}
-    marks = {x: str(stage) for stage, x in begins.items()}
-    return [(right, dict(xlabel="epoch (above: stage)", ylabel="answers right", ylim=(0, 1), marks=marks))]
+def curve(found):
+    """Accuracy on the validation problems per epoch, for each run; the stages are those of the first."""
+    runs = [{r["epoch"]: r for r in records if r["kind"] == "valid"} for records in found.values()]
+    stages = {epoch: str(r["stage"]) for run in reversed(runs) for epoch, r in run.items()}
+    shares = [{epoch: r["correct"] / r["total"] for epoch, r in run.items()} for run in runs]
+    return ["epoch", "stage", *found], [(epoch, stages[epoch], *(share.get(epoch, "") for share in shares))
+                                        for epoch in sorted(stages)]
+
+
+def draw(path, heads, rows):
+    """A picture of a table: its columns of shares as lines over the first column, or, where that is text, as
+    bars. Where the next column is text too, a line marks every change of it."""
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError("--plot needs matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    heads, columns = [head.replace("\n", " ") for head in heads], list(zip(*rows))
+    _, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for head, column in zip(heads[1:], columns[1:]):
+        points = [(x, y) for x, y in zip(columns[0], column) if isinstance(y, float)]
+        if points and isinstance(columns[0][0], str):
+            axes.barh(*zip(*points), color="tab:green")
+            axes.invert_yaxis()
+            axes.set(xlabel=head, xlim=(0, 1))
+        elif points:
+            axes.plot(*zip(*points), ".-", label=head)
+            axes.set(xlabel=heads[0], ylim=(0, 1.02))
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
+        for i, mark in enumerate(columns[1]):
+            if isinstance(mark, str) and mark != columns[1][i - 1]:
+                axes.axvline(columns[0][i] - 0.5, color="0.85", zorder=0)
+                axes.text(columns[0][i] - 0.4, 1.03, mark if i else f"{heads[1]} {mark}", fontsize=7)
+    try:
+        plt.savefig(path, dpi=200)
+    except ValueError as e:
+        raise UserError(f"--plot {path}: {e}") from None
+    print(f"drawn in {path}")
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -382,186 +338,77 @@ LOOKS = {"tree": "the search tree of a test problem (--n 2: of the second)",
          "sweep_thoughts": "ProsQA: answers and written paths after 0, 1, ... steps of thought",
          "parallel": "how many nodes a thought keeps in view",
          "corrupt": "accuracy with noise or other thoughts put in",
-         "curve": "loss and accuracy per epoch",
+         "curve": "accuracy per epoch, of any number of runs",
          "compare": "two runs or more on the same problems, by number of steps",
          "table": "results by method, beside the paper's"}
-SEARCHES = ("tree", "sweep_thoughts", "parallel")       # what would be written after fewer thoughts
-THINKING = ("tree", "parallel", "corrupt")              # for runs with thoughts, or pauses in their places
 
 
 def look_at(look, runs, names, problems):
-    """Print what a look shows of the problems. Returns how to draw it: a function and its arguments."""
-    run = runs[0]
-    if look == "tree":
-        print(f"question  {problems[-1].question}\nanswer    {problems[-1].answer}\n")
-        rows = tree(run, problems[-1])
-        show_tree(rows)
-        return draw_tree, rows
-    if look == "sweep_thoughts":
-        heads, rows = sweep(run, problems)
-        data.show_table(heads, rows)
-        steps, right, *classes = zip(*rows)
-        parts = dict(zip(data.PATH_CLASSES, classes))
-        return draw_bars, [f"{k} steps of thought" for k in steps], parts, right
-    if look == "corrupt":
-        heads, rows = corrupt(run, problems)
-        data.show_table(heads, rows)
-        return draw_bars, [row[0] for row in rows], {"right": [row[2] for row in rows]}
-    if look == "parallel":
-        best, nodes = parallel(run, problems)
-        rows = by_height(nodes)
-        data.show_table(["after thought", "best node", "best two", "best three", "out of reach"], best)
-        print("\nmean value of the nodes as far from the entity as the next step, and how many they are")
-        heads = ["after thought", "height", "lead to the target", "nodes", "lead elsewhere", "nodes"]
-        data.show_table(heads, rows)
-        lines, heights = {f"after thought {k}": ([1, 2, 3], shares[:3]) for k, *shares in best}, {}
-        for k, *_ in best:
-            for where, i in (("to the target", 2), ("elsewhere", 4)):
-                some = [row for row in rows if row[0] == k and row[1] != "all" and row[i] != "-"]
-                heights[f"thought {k}, leads {where}"] = [row[1] for row in some], [row[i] for row in some]
-        return draw_lines, [
-            (lines, dict(xlabel="best so many nodes", ylabel="probability they hold", ylim=(0, 1))),
-            (heights, dict(xlabel="height of the node", ylabel="mean value", ylim=(0, 1)))]
-    rows, tests = compare(runs, problems)
-    for i, name in enumerate(names, start=1):
-        print(f"run {i}  {name}")
-    print()
-    data.show_table(["steps", "problems", *(f"run {i} right" for i in range(1, 1 + len(runs)))], rows)
-    print()
-    for i, (one, two, p) in enumerate(tests, start=2):
-        print(f"{one} problems only run 1 gets right, {two} only run {i}: McNemar's exact p = {p:.2g}")
-    steps, _, *rights = zip(*rows[:-1])
-    lines = {Path(name).name: (steps, right) for name, right in zip(names, rights)}
-    return draw_lines, [(lines, dict(xlabel="reasoning steps of the problem", ylabel="answers right",
-                                     ylim=(0, 1.02), xticks=steps))]
-
-
-def refuse_look(look, run, problems):
-    """A user error where a look does not suit the problems; a warning where it says little about the run."""
-    if look in SEARCHES and not all(data.told_edges(p.question) and data.told_edges(" ".join(p.steps))
-                                    for p in problems):
-        raise UserError("only ProsQA's and ProntoQA's problems have a graph to look at")
+    """The table of a look: heads and rows."""
+    filler, written = train.METHODS[runs[0].settings.method]
     if look == "sweep_thoughts" and not all(data.told_edges(p.answer) for p in problems):
         raise UserError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
-    filler, written = train.METHODS[run.settings.method]
-    if filler and look in SEARCHES and (written == "removed" or not run.settings.mix):
-        why = ("never wrote steps" if written == "removed" else
-               "was trained without --mix, and forgot how to write steps")
-        print(f"warning: this run {why}: what it does after fewer thoughts says little about "
-              "what it has thought by then")
-
-
-def continue_text(gpt, tokenizer, prompt, length):
-    """What follows a text, at most `length` tokens, the most probable each time: the quickest check that the
-    weights are right."""
-    ids = [tokenizer.eos] + tokenizer.encode(prompt)            # GPT-2 learned that a text follows <eos>
-    batch = data.collate([(ids[:-1], 0, ids[-1:] + [tokenizer.eos])])
-    written, _, _ = coconut.generate(gpt.eval(), batch.to(gpt.wte.weight.device), tokenizer.eos, length)
-    return tokenizer.decode(written[0])
-
-
-def save_plot(path, draw, *what):
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("--plot needs matplotlib: pip install matplotlib") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    draw(plt, *what)
-    plt.savefig(path, dpi=200, bbox_inches="tight")
-    print(f"drawn in {path}")
+    if look in ("parallel", "corrupt") and filler is None:
+        raise UserError(f"--{look} is for runs with thoughts or pauses: {names[0]} has none")
+    if look in ("sweep_thoughts", "parallel") and (written == "removed" or not runs[0].settings.mix):
+        print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
+              "what is shown says little about what it has thought by then")
+    if look == "compare":
+        return compare(runs, names, problems)
+    return dict(sweep_thoughts=sweep, parallel=parallel, corrupt=corrupt)[look](runs[0], problems)
 
 
 def parse(argv):
     """The command line: typed problem flags, {flag: value}, and all else; .look is the look it asks for."""
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     add = parser.add_argument
-    add("paths", metavar="RUN", nargs="*", help="a run's folder (its best.pt is asked), or a checkpoint")
+    add("paths", metavar="RUN", nargs="+", help="a run's folder (its best.pt is asked), or a checkpoint")
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--question", help="ask this instead of test problems")
     looks.add_argument("--wrong", action="store_true", help="of the test problems, only the mistakes")
     for look, what in LOOKS.items():
         looks.add_argument(f"--{look}", action="store_const", dest="look", const=look, help=what)
-    add("--plot", metavar="FILE.png", help="draw a look (all but --table)")
+    add("--plot", metavar="FILE.png", help="draw the table of a look (all but --tree and --table)")
     add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     add("--n", type=data.number(int, 1), help="test problems to ask (default: 3; all for the tables)")
     add("--dataset", default=argparse.SUPPRESS,
         help="other test problems: a .json file, a folder, or by the flags below")
     data.add_flags(parser, data.PROBLEM_SETTINGS)
-    add("--init", help="in place of a run: gpt2 (-medium, -large, -xl), or a copy of it")
-    add("--prompt", help="with --init: the text to continue, by 50 tokens")
     add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
-    typed = {flag: vars(args)[flag] for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag in args}
-    refuse(args, typed)
-    return typed, args
-
-
-def refuse(args, typed):
-    """A user error where flags do not go together or lack another, before any run is opened."""
-    plot, several = Path(args.plot or "none.png"), args.look in ("curve", "table", "compare")
-    data.refuse(
-        (bool(args.paths) == bool(args.init) or bool(args.init) != bool(args.prompt),
-         "name a run to ask, or --init gpt2 with a --prompt to continue"),
-        (args.init and (args.look or args.wrong or args.question),
-         "--init continues a --prompt: leave out what asks a run"),
-        (args.plot and args.look in (None, "table"),
-         f"--plot draws --{', --'.join(look for look in LOOKS if look != 'table')}: add one"),
-        (plot.suffix not in (".png", ".pdf", ".svg") or not plot.parent.is_dir(),
-         f"--plot {plot}: name a .png, .pdf or .svg file in a folder that exists"),
-        (args.thoughts is not None and args.look, "--thoughts is for asking problems: leave it out here"),
-        (args.question and (args.n or typed),
-         "--question is one question: leave out --n and what asks for test problems"),
-        (len(args.paths) > 1 and not several or len(args.paths) < 2 and args.look == "compare",
-         f"{len(args.paths)} runs are named: --compare takes two or more, --curve and --table any number, "
-         "all else one"))
-
-
-def open_runs(args, typed, device):
-    """The runs that are named, and the problems to ask them."""
-    runs = [train.open_run(path, device) for path in args.paths]
-    for path, run in zip(args.paths, runs):
-        if (args.thoughts or args.look in THINKING) and train.METHODS[run.settings.method][0] is None:
-            raise UserError(f"{path} was trained by {run.settings.method}, without thoughts: "
-                            "leave that flag out")
-        if run.stage < run.last_stage:
-            print(f"note: {path} has come to stage {run.stage} of {run.last_stage} only")
-    if args.question:
-        return runs, [data.Problem(args.question, [], "")]
-    flags = [flag for flag in ("dataset", *data.PROBLEM_SETTINGS) if not flag.endswith("_size")]
-    kinds = {str([getattr(run.settings, flag) for flag in flags]) for run in runs}
-    if len(kinds) > 1 and "dataset" not in typed:
-        raise UserError("these runs had different problems: say by --dataset on which to compare them")
-    problems = train.test_problems(runs[0], typed, args.paths[0])
-    for run in runs:
-        train.prepare(run, problems, "test")
-    return runs, problems
+    if args.plot and args.look in (None, "tree", "table"):
+        raise UserError("--plot draws --sweep_thoughts, --parallel, --corrupt, --curve or --compare: add one")
+    if len(args.paths) > 1 and args.look not in ("curve", "table", "compare"):
+        raise UserError("several runs are for --curve, --table and --compare: name one")
+    return {flag: vars(args)[flag] for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag in args}, args
 
 
 def main(argv=None):
     typed, args = parse(argv)
-    device, drawing = train.pick_device(args.device), None
-    if args.init:
-        gpt, tokenizer = train.pretrained(args.init)
-        print(args.prompt + continue_text(gpt.to(device), tokenizer, args.prompt, 50))
-    elif args.look == "table":
-        data.show_table(*results(logs(args.paths)))
-    elif args.look == "curve":
-        drawing = draw_lines, show_curves(logs(args.paths))
+    if args.look in ("curve", "table"):
+        heads, rows = dict(curve=curve, table=results)[args.look](logs(args.paths))
     else:
-        runs, problems = open_runs(args, typed, device)
-        if args.look == "tree" and (args.n or 1) > len(problems):
-            raise UserError(f"--n {args.n}: there are {len(problems)} problems")
-        if args.look:
-            refuse_look(args.look, runs[0], problems)
-            some = problems[:args.n or (1 if args.look == "tree" else None)]
-            drawing = look_at(args.look, runs, args.paths, some)
+        device = train.pick_device(args.device)
+        runs = [train.open_run(path, device) for path in args.paths]
+        run = runs[0]
+        if args.question:
+            problems = [data.Problem(args.question, [], "")]
         else:
-            run, n = runs[0], runs[0].fillers() if args.thoughts is None else args.thoughts
+            problems = train.test_problems(run, typed)
+        graph = all(data.told_edges(p.question) and data.told_edges(" ".join(p.steps)) for p in problems)
+        if args.look in ("tree", "sweep_thoughts", "parallel") and not graph:
+            raise UserError(f"--{args.look}: only ProsQA's and ProntoQA's problems have a graph to look at")
+        if args.look == "tree":
+            return show_tree(run, problems[:args.n or 1][-1])
+        if not args.look:
+            n = run.fillers() if args.thoughts is None else args.thoughts
             stop = run.settings.stop == "classifier" and args.thoughts is None
-            show_answers(run, problems[:args.n or (None if args.wrong else 3)], n, stop, args.wrong)
+            return show_answers(run, problems[:args.n or (None if args.wrong else 3)], n, stop, args.wrong)
+        names = [Path(path).name for path in args.paths]
+        heads, rows = look_at(args.look, runs, names, problems[:args.n])
+    data.show_table(heads, rows)
     if args.plot:
-        save_plot(args.plot, *drawing)
+        draw(args.plot, heads, rows)
 
 
 if __name__ == "__main__":

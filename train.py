@@ -6,22 +6,17 @@ thought are gone and s * c continuous thoughts stand in their place, until at st
 
     python train.py --dataset prontoqa --c 1        the main job: minutes on a laptop, from random weights
     python train.py --dataset prosqa --method cot   a baseline; --method takes any row of METHODS
-    torchrun --nproc_per_node 2 train.py ...        the same on several GPUs or processes: each takes its
-                                                    share of every batch
 """
 
 import argparse
 import json
 import math
-import os
 import random
-import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 import coconut
 import data
@@ -42,7 +37,10 @@ METHODS = {
 }
 
 
-def schedule(settings, stage, steps, missing=0):
+ICOT_PER_EPOCH, ICOT_ALL = 8, 39    # iCoT removes 8 tokens more with every epoch, beyond 39 all that are left
+
+
+def schedule(settings, stage, steps):
     """(tokens of the written chain removed, fillers) for a problem; steps: the number of tokens of each step.
 
     Training, evaluation and sampling all use this. Coconut with c = 2 and K = 3, for a problem of 4 steps:
@@ -51,8 +49,7 @@ def schedule(settings, stage, steps, missing=0):
         input     ssss   ttsss   ttttss   tttttts  tttttt       t: thought, s: written step; then the answer
 
     A problem with fewer steps than the stage still gets stage * c fillers, so in the last stage, and when it
-    is tested, all get K * c; with --stop classifier it gets c for each of its own steps. missing: how many of
-    the stage's last c thoughts are not there yet (stage_at).
+    is tested, all get K * c; with --stop classifier it gets c for each of its own steps.
     """
     filler, written = METHODS[settings.method]
     K, c, total = settings.stages, settings.c, sum(steps)
@@ -61,29 +58,22 @@ def schedule(settings, stage, steps, missing=0):
     elif written == "removed":
         removed, n = total, K * c
     elif written == "by token":     # stage s is epoch s, up to the first in which the whole chain is gone
-        removed, n = stage * settings.icot_per_epoch, 0
-        removed = total if removed > settings.icot_all else removed
-    else:                           # staged: the first `replaced` steps are gone, with c fillers for each
+        removed, n = stage * ICOT_PER_EPOCH, 0
+        removed = total if removed > ICOT_ALL else removed
+    else:                           # staged: the first steps are gone, with c fillers for each
         replaced = min(stage, K)
         removed = total if stage > K else sum(steps[:replaced])
-        if settings.stop == "classifier":
-            replaced = min(replaced, len(steps))
-        n = replaced * c - (missing if replaced == stage else 0)
+        n = c * (min(replaced, len(steps)) if settings.stop == "classifier" else replaced)
     return removed, n if filler else 0
 
 
 def stage_at(epoch, settings, last):
-    """(stage, thoughts still missing in it) of epoch 0, 1, ...: epochs_first epochs of stage 0, then
-    epochs_per_stage each, all others in `last`. With --c_ramp a stage begins with one thought more than
-    the one before and gets another with every epoch, until its c are there."""
+    """The stage of epoch 0, 1, ...: epochs_first epochs of stage 0, then epochs_per_stage of each, and all
+    that are left in `last`."""
     if METHODS[settings.method][1] == "by token":
-        return min(epoch, last), 0
+        return min(epoch, last)
     since = epoch - settings.epochs_first
-    stage = 0 if since < 0 else min(1 + since // settings.epochs_per_stage, last)
-    if settings.c_ramp and 1 <= stage <= settings.stages:
-        age = since - (stage - 1) * settings.epochs_per_stage       # epochs of this stage before this one
-        return stage, max(0, settings.c - 1 - age)
-    return stage, 0
+    return 0 if since < 0 else min(1 + since // settings.epochs_per_stage, last)
 
 
 def last_stage_of(settings, longest):
@@ -92,35 +82,31 @@ def last_stage_of(settings, longest):
     written = METHODS[settings.method][1]
     if written == "staged":
         return settings.stages + (longest > settings.stages)
-    return settings.icot_all // settings.icot_per_epoch + 1 if written == "by token" else 0
+    return ICOT_ALL // ICOT_PER_EPOCH + 1 if written == "by token" else 0
 
 
-# Each row: default with --setting quick, default with --setting paper (either may depend on the dataset),
-# limits or choices, help. The paper's are from Experiments, Setup. The quick ones make a run of minutes on
+# Each row: default with --setting quick, default with --setting paper, limits or choices, help. GSM8K has
+# others in data.OTHERWISE. The paper's are from Experiments, Setup. The quick ones make a run of minutes on
 # one or two cores: results/README.md says why they are what they are.
 SETTINGS = {
     "dataset": ("prosqa", "prosqa", None, "prontoqa, prosqa, gsm8k, or a folder in official format"),
     "method":  ("coconut", "coconut", METHODS, "a row of the table METHODS"),
     "setting": ("quick", "quick", ("quick", "paper"), "which column of defaults"),
     # the curriculum
-    "c":                (1, {"gsm8k": 2, "other": 1}, COUNT, "continuous thoughts per reasoning step"),
-    "stages":           (0, {"gsm8k": 3, "other": 0}, ANY,
-                         "K, the last stage with new thoughts; 0: the steps of the longest chain"),
+    "c":                (1, 1, COUNT, "continuous thoughts per reasoning step; GSM8K: 2"),
+    "stages":           (0, 0, ANY, "K, the last stage with new thoughts; 0: the steps of the longest chain"),
     "epochs":           (25, 50, COUNT, "epochs in all, over all stages"),
-    "epochs_first":     (1, {"gsm8k": 6, "other": 5}, ANY, "epochs in stage 0, where a method has stages"),
-    "epochs_per_stage": (1, {"gsm8k": 3, "other": 5}, COUNT, "epochs in each later stage"),
-    "grow_epochs":      ({"prontoqa": 10, "prosqa": 10, "other": 0}, 0, ANY,
-                         "epochs over which the distractors of fresh training problems come in"),
+    "epochs_first":     (1, 5, ANY, "epochs in stage 0, where a method has stages; GSM8K: 6"),
+    "epochs_per_stage": (1, 5, COUNT, "epochs in each later stage; GSM8K: 3"),
+    "grow_epochs":      (10, 0, ANY, "make new training problems every epoch, without distractors at first: "
+                                     "they come in over so many epochs of the last stage"),
     "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
-    "c_ramp":           (False, False, None, "a stage's c thoughts come one by one, an epoch each"),
     "stop":             ("constant", "constant", ("constant", "classifier"),
                          "what ends the thoughts: the number K * c, or a classifier"),
-    "icot_per_epoch":   (8, 8, COUNT, "iCoT: tokens removed with every epoch"),
-    "icot_all":         (39, 39, COUNT, "iCoT: beyond so many all are removed"),
     **data.PROBLEM_SETTINGS,
     # the model
-    "init":             ("scratch", "gpt2", None, "scratch, gpt2 (-medium, -large, -xl), a copy, or a run"),
+    "init":             ("scratch", "gpt2", None, "scratch, gpt2, a copy of its file, or a run's folder"),
     "n_layer":          (4, 12, COUNT, "transformer blocks"),
     "n_head":           (4, 12, COUNT, "attention heads"),
     "n_embd":           (64, 768, COUNT, "width of the hidden states"),
@@ -131,16 +117,14 @@ SETTINGS = {
     "lr":               (1e-3, 1e-4, ANY, "AdamW's learning rate"),
     "muon_lr":          (0.005, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
     "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
-    "decay":            (0.9, 0.0, SHARE,
-                         "share of the run, at its end, over which the learning rate falls to 5 %%"),
+    "decay":            (0.9, 0.0, SHARE, "share of the run, at its end, in which the learning rate falls"),
     "weight_decay":     (0.0, 0.01, ANY, "weight decay of both optimizers"),
     "reset_optimizer":  (False, True, None, "a new optimizer at every stage"),
-    # speed, evaluation, chance
-    "bucket":           (8, 8, COUNT, "batches of problems of like length are cut from so many random ones"),
     "float32":          (False, False, None, "no bfloat16 in a GPU's matrix products"),
-    "max_new_tokens":   (128, {"gsm8k": 64, "other": 128}, COUNT, "tokens to write, at most, in evaluation"),
-    "seed":             (0, 0, (0, 2 ** 31), "seed of weights and order"),
+    "seed":             (0, 0, ANY, "seed of weights and order"),
 }
+BUCKET = 8                  # batches of problems of like length are cut from so many random ones
+MAX_NEW_TOKENS = 128        # tokens to write, at most, in evaluation
 
 
 @dataclass
@@ -151,11 +135,10 @@ class Run:
     settings: argparse.Namespace    # a value for each row of SETTINGS that applies
     stage: int
     last_stage: int
-    missing: int = 0                # thoughts that a ramp still leaves out in this stage (stage_at)
 
     def fillers(self):
         """How many fillers a test problem gets: what one of K steps does. The classifier may stop earlier."""
-        return schedule(self.settings, self.stage, [0] * self.settings.stages, self.missing)[1]
+        return schedule(self.settings, self.stage, [0] * self.settings.stages)[1]
 
     def autocast(self):
         """A context in which a GPU multiplies matrices in bfloat16, unless --float32 or a GPU that only
@@ -168,43 +151,33 @@ class Run:
 # ------------------------------------------------------------------------------------------------------------
 # Batches, evaluation, and the loop.
 
-def batches(run, problems, rng=None):
-    """The problems as batches of the run's stage, each (how many tokens to predict, [micro-batch, ...]).
+def batches(run, problems, rng):
+    """An epoch: the problems in random order as batches of the run's stage, or, with --mix, now and then of a
+    random stage before it. Each is (how many tokens to predict, [micro-batch, ...]); the micro-batches go
+    through the model one after the other, to bound the memory, and share one optimizer step.
 
-    The micro-batches go through the model one after the other and share one optimizer step. They bound the
-    memory; and as in training each takes problems of like length, there is less padding to compute.
-
-    rng: for training. Then the batches are shuffled, some are of a random stage up to this one (--mix), and
-    each process gets its share of every batch.
-    --bucket sorts by length within that many random batches, which saves padding.
+    A batch has problems of like length, which saves padding: each BUCKET of random batches is sorted.
     """
     settings, order = run.settings, list(range(len(problems)))
     filler, written = METHODS[settings.method]
-    if rng:
-        rng.shuffle(order)
-    bucket = settings.bucket * settings.batch_size
-    bucketed = rng and bucket > settings.batch_size
-    if bucketed:
-        order = [i for start in range(0, len(order), bucket)
-                 for i in sorted(order[start:start + bucket], key=lambda i: len(problems[i].ids[0]))]
-    chunks = [order[start:start + settings.batch_size] for start in range(0, len(order), settings.batch_size)]
-    if bucketed:
-        rng.shuffle(chunks)
+    size, bucket = settings.batch_size, BUCKET * settings.batch_size
+    rng.shuffle(order)
+    order = [i for start in range(0, len(order), bucket)
+             for i in sorted(order[start:start + bucket], key=lambda i: len(problems[i].ids[0]))]
+    chunks = [order[start:start + size] for start in range(0, len(order), size)]
+    rng.shuffle(chunks)
     for chunk in chunks:
         # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
-        stage = rng.randint(0, run.stage) if rng and rng.random() < settings.mix else run.stage
+        stage = rng.randint(0, run.stage) if rng.random() < settings.mix else run.stage
         rows = []
         for ids in (problems[i].ids for i in chunk):
-            removed, n = schedule(settings, stage, list(map(len, ids[1])),
-                                  run.missing if stage == run.stage else 0)
-            if rng and written == "by token":     # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
+            removed, n = schedule(settings, stage, list(map(len, ids[1])))
+            if written == "by token":       # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
                 removed += int(rng.expovariate(4))
             rows.append(data.encode(ids, run.tokenizer, filler, removed, n))
         predicted = sum(len(language) - 1 for _, _, language in rows)
-        if rng:
-            rows = sorted(rows, key=lambda row: len(row[0]))[RANK::WORLD]
-        size = settings.micro_batch
-        yield predicted, [data.collate(rows[start:start + size]) for start in range(0, len(rows), size)]
+        micro = settings.micro_batch
+        yield predicted, [data.collate(rows[start:start + micro]) for start in range(0, len(rows), micro)]
 
 
 @torch.no_grad()
@@ -223,7 +196,7 @@ def ask(run, problems, n, stop=False, given=None):
         batch = data.collate([data.encode(p.ids, run.tokenizer, filler, 0, n) for p in problems[some]])
         batch = batch.to(run.gpt.wte.weight.device)
         with run.autocast():
-            answers.append(coconut.generate(run.gpt, batch, eos, run.settings.max_new_tokens, stop,
+            answers.append(coconut.generate(run.gpt, batch, eos, MAX_NEW_TOKENS, stop,
                                             None if given is None else given[some]))
     written, thoughts, numbers = zip(*answers)
     written = [ids for some in written for ids in some]
@@ -231,28 +204,16 @@ def ask(run, problems, n, stop=False, given=None):
     return texts, [len(ids) for ids in written], torch.cat(thoughts), torch.cat(numbers)
 
 
-@torch.no_grad()
 def evaluate(run, problems):
-    """Answer every problem with the stage's number of thoughts: the loss, how many are right, the mean number
-    of tokens made (thoughts too, as the paper counts; pauses are given) and, with --stop classifier, of
-    thoughts; and the mistakes as (problem, text)."""
+    """Answer every problem with the stage's number of thoughts: how many are right, the mean number of tokens
+    made (thoughts too, as the paper counts; pauses are given) and of thoughts among them; and the mistakes as
+    (problem, text)."""
     run.gpt.eval()
-    device, stop = run.gpt.wte.weight.device, run.settings.stop == "classifier"
-    loss, predicted, problems = 0.0, 0, problems[RANK::WORLD]
-    for _, micros in batches(run, problems):
-        for micro in micros:
-            with run.autocast():
-                loss += coconut.loss(run.gpt, micro.to(device)).item() * len(micro.predicted)
-            predicted += len(micro.predicted)
-    texts, lengths, thoughts = [], [], 0
-    if problems:                        # of several processes one may have none
-        texts, lengths, _, numbers = ask(run, problems, run.fillers(), stop)
-        thoughts = int(numbers.sum())
+    texts, lengths, _, numbers = ask(run, problems, run.fillers(), run.settings.stop == "classifier")
     mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
-    counts = [loss, predicted, sum(lengths) + thoughts, thoughts, len(problems), len(mistakes)]
-    loss, predicted, made, thoughts, total, wrong = summed(torch.tensor(counts, device=device)).tolist()
-    result = dict(loss=loss / predicted, correct=int(total - wrong), total=int(total), tokens=made / total)
-    return result | (dict(thoughts=thoughts / total) if stop else {}), mistakes
+    total, thoughts = len(problems), numbers.sum().item() / len(problems)
+    return dict(correct=total - len(mistakes), total=total, tokens=sum(lengths) / total + thoughts,
+                thoughts=thoughts), mistakes
 
 
 LINES_PER_EPOCH = 4
@@ -262,7 +223,7 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
     """One pass over the training problems: `updates` shuffled batches, after `done` of the run's `total`."""
     gpt, settings = run.gpt.train(), run.settings
     every, clock, device = max(1, updates // LINES_PER_EPOCH), time.time(), gpt.wte.weight.device
-    classifier, upcoming = settings.stop == "classifier", next(shuffled)
+    classifier, upcoming, losses = settings.stop == "classifier", next(shuffled), []
     for update in range(1, updates + 1):
         predicted, micros = upcoming
         factor = lr_factor(done, total, settings.warmup, settings.decay)
@@ -275,23 +236,22 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
             part = part * (len(micro.predicted) / predicted)
             part.backward()
             loss += part.detach()
-        if WORLD > 1:
-            sum_gradients(list(gpt.parameters()))
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
         upcoming = next(shuffled, None)     # make the next batch while a GPU still works on this one; the
         if not norm.isfinite():             # norm waits for it, before a bad step gets into the weights
-            raise UserError(f"stage {run.stage}, epoch {1 + done // updates}: loss {summed(loss).item()}, "
+            raise UserError(f"stage {run.stage}, epoch {1 + done // updates}: loss {loss.item()}, "
                             f"gradient norm {norm.item()} at step {update} of {updates}, "
                             f"learning rate {settings.lr * factor:.1e}: try a lower --lr")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         done += 1
+        losses.append(loss)
         if update % every == 0:
-            ms = 1000 * (time.time() - clock) / every
-            report("step", step=update, steps=updates, loss=summed(loss).item(), norm=norm.item(),
+            ms, mean, losses = 1000 * (time.time() - clock) / every, torch.stack(losses).mean().item(), []
+            report("step", step=update, steps=updates, loss=mean, norm=norm.item(),
                    ms=ms, lr=settings.lr * factor, rate=60_000 * settings.batch_size / ms,
-                   eta=(total - done) * ms / 1000)
+                   left=(total - done) * ms / 60_000)
             clock = time.time()
 
 
@@ -324,9 +284,8 @@ def train(run, sets, folder, saved=None):
         first, best, log_size = saved["epoch"], saved["best"], saved["log_size"]
         started -= saved["seconds"]
     tested = {p.question for split in ("valid", "test") for p in sets[split]}
-    log = open(os.devnull if RANK else folder / "log.jsonl", "a")       # only the first process writes
-    if not RANK:
-        log.truncate(min(log.tell(), log_size))                         # the lines of an epoch cut off
+    log = open(folder / "log.jsonl", "a")
+    log.truncate(min(log.tell(), log_size))             # the lines of an epoch cut off
 
     def report(kind, **values):
         record = dict(kind=kind, stage=run.stage, last_stage=run.last_stage, epoch=epoch + 1,
@@ -336,22 +295,20 @@ def train(run, sets, folder, saved=None):
 
     for epoch in range(first, settings.epochs):
         before = stage_at(max(0, epoch - 1), settings, run.last_stage)
-        run.stage, run.missing = stage_at(epoch, settings, run.last_stage)
-        if (run.stage, run.missing) != before:
+        run.stage = stage_at(epoch, settings, run.last_stage)
+        if run.stage != before:
             best = -1           # best.pt is of the newest stage: earlier ones, which write, may score higher
-        if run.stage != before[0] and settings.reset_optimizer:
-            optimizers = make_optimizers(run)
+            optimizers = make_optimizers(run) if settings.reset_optimizer else optimizers
         # Every epoch seeds its own randomness, so a resumed run goes on exactly as an undisturbed one.
-        torch.manual_seed((settings.seed * 1_000_003 + epoch) * WORLD + RANK)
+        torch.manual_seed(settings.seed * 1_000_003 + epoch)
         rng = random.Random(f"{settings.seed} {epoch}")
-        shuffled = batches(run, fresh(run, epoch, tested) if settings.grow_epochs else sets["train"], rng)
+        grow = settings.grow_epochs and settings.dataset in data.GENERATORS     # files have no new problems
+        shuffled = batches(run, fresh(run, epoch, tested) if grow else sets["train"], rng)
         total = settings.epochs * updates
         train_epoch(run, optimizers, shuffled, updates, epoch * updates, total, report)
 
         result, _ = evaluate(run, sets["valid"])
         report("valid", **result, seconds=time.time() - started)
-        if RANK:
-            continue
         if result["correct"] >= best:
             best = result["correct"]
             save(folder / "best.pt", run, epoch + 1)
@@ -360,49 +317,22 @@ def train(run, sets, folder, saved=None):
 
 
 # ------------------------------------------------------------------------------------------------------------
-# Plumbing from here on: optimizers, several processes, log lines, runs in folders, the command line.
-
-class Muon(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024): momentum, but each matrix's update is replaced by the orthogonal matrix that
-    is nearest to it, so that all its directions are learned at one rate, rare ones too.
-
-    As torch.optim.Muon, in float32 (that one multiplies in bfloat16, which some CPUs only imitate, slowly)
-    and with matrices of one shape stacked.
-    """
-    def __init__(self, matrices, lr, weight_decay):
-        super().__init__(matrices, dict(lr=lr, weight_decay=weight_decay))
-
-    @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
-            for shape in dict.fromkeys(p.shape for p in group["params"]):       # (rows, columns)
-                same = [p for p in group["params"] if p.shape == shape]
-                for p in same:
-                    if not self.state[p]:
-                        self.state[p]["momentum"] = torch.zeros_like(p)
-                    self.state[p]["momentum"].lerp_(p.grad, 0.05)
-                x = torch.stack([p.grad.lerp(self.state[p]["momentum"], 0.95) for p in same])   # Nesterov's
-                x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-                for _ in range(5):      # Newton-Schulz: each step brings all singular values nearer to 1
-                    square = x @ x.mT if shape[0] <= shape[1] else x.mT @ x
-                    change = -4.7750 * square + 2.0315 * square @ square
-                    x = 3.4445 * x + (change @ x if shape[0] <= shape[1] else x @ change)
-                scale = group["lr"] * math.sqrt(max(1, shape[0] / shape[1]))
-                for p, update in zip(same, x):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update, alpha=scale)
-
+# Plumbing from here on: optimizers, log lines, runs in folders, the command line.
 
 def make_optimizers(run):
-    """AdamW for all (the paper), or, if muon_lr > 0, Muon for the blocks' matrices and AdamW for the rest."""
+    """AdamW for all (the paper), or, if muon_lr > 0, Muon for the blocks' matrices and AdamW for the rest.
+
+    Muon (Jordan et al. 2024) is momentum, but the update of a matrix is replaced by the orthogonal matrix
+    nearest to it, so that all its directions are learned at one rate, rare ones too.
+    """
     gpt, settings = run.gpt, run.settings
     matrices = [p for p in gpt.h.parameters() if p.dim() == 2] if settings.muon_lr else []
     chosen = {id(p) for p in matrices}
     others = [p for p in gpt.parameters() if id(p) not in chosen]
-    betas = (0.9, 0.98) if settings.muon_lr else (0.9, 0.999)
-    optimizers = [torch.optim.AdamW(others, lr=settings.lr, betas=betas, weight_decay=settings.weight_decay,
-                                    fused=True)]
+    betas, decay = (0.9, 0.98) if settings.muon_lr else (0.9, 0.999), settings.weight_decay
+    optimizers = [torch.optim.AdamW(others, lr=settings.lr, betas=betas, weight_decay=decay, fused=True)]
     if matrices:
-        optimizers.append(Muon(matrices, settings.muon_lr, settings.weight_decay))
+        optimizers.append(torch.optim.Muon(matrices, lr=settings.muon_lr, weight_decay=decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["peak_lr"] = group["lr"]
@@ -416,55 +346,19 @@ def lr_factor(update, total, warmup, decay):
     return up * max(0.05, min(1.0, left))
 
 
-RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))      # torchrun sets them
-
-
-def summed(tensor):
-    """The tensor's sum over the processes, if there are several."""
-    if WORLD > 1:
-        dist.all_reduce(tensor)
-    return tensor
-
-
-def sum_gradients(parameters):
-    """Every gradient becomes its sum over the processes; all travel in one tensor."""
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-    for p, grad in zip(parameters, summed(flat).split([p.numel() for p in parameters])):
-        p.grad = grad.view_as(p)
-
-
 def show(record):
     """A log record as a line to read."""
-    where, rest = "stage {stage}/{last_stage}".format(**record), ""
     if record["kind"] == "step":
-        return where + (
-            " | epoch {epoch}/{epochs} | step {step}/{steps} | loss {loss:.4f} | lr {lr:.1e} | {ms:.0f} ms"
-            " | {rate:,.0f} examples/min | eta ").format(**record) + span(record["eta"])
-    if record["kind"] == "test":
-        where = "test" if record["stage"] == record["last_stage"] else f"test, only {where}"
+        line = ("epoch {epoch}/{epochs} | step {step}/{steps} | loss {loss:.4f} | lr {lr:.1e} | {ms:.0f} ms"
+                " | {rate:,.0f} examples/min | {left:.0f} min left")
     else:
-        where, rest = f"{where} | val loss {record['loss']:.3f}", f" | after {span(record['seconds'])}"
-    thoughts = " | {thoughts:.1f} thoughts".format(**record) if "thoughts" in record else ""
-    right = "{correct}/{total} = {:.1%}".format(record["correct"] / record["total"], **record)
-    return f"{where} | acc {right} | {record['tokens']:.1f} tokens{thoughts}{rest}"
-
-
-def span(s):
-    return f"{s:.0f}s" if s < 100 else f"{s / 60:.0f}m" if s < 6000 else f"{s / 3600:.1f}h"
+        line = f"{record['kind']} | right {{correct}}/{{total}} = {{share:.1%}} | {{tokens:.1f}} tokens"
+        line += " | after {seconds:.0f} s" if "seconds" in record else ""
+        record = record | dict(share=record["correct"] / record["total"])
+    return ("stage {stage}/{last_stage} | " + line).format(**record)
 
 
 # A run and its folder.
-
-def pretrained(name):
-    """GPT-2 as it was published (gpt2, ..., or a file), and its tokenizer."""
-    try:
-        gpt, tokenizer = from_pretrained(name), Tokenizer()
-    except UserError as e:
-        raise UserError(f"--init {name}: {e}; or take random weights: --init scratch") from None
-    if gpt.config.vocab_size != tokenizer.vocab_size - 3:
-        raise UserError(f"--init {name}: it has {gpt.config.vocab_size} words, not GPT-2's vocabulary")
-    return gpt, tokenizer
-
 
 def begin(settings, problems):
     """A run before its first epoch: of random weights, GPT-2's, or another run's."""
@@ -481,7 +375,7 @@ def begin(settings, problems):
             run = open_run(settings.init, "cpu")
             old, tokenizer = run.gpt, run.tokenizer
         else:
-            old, tokenizer = pretrained(settings.init)
+            old, tokenizer = from_pretrained(settings.init), Tokenizer()
             grow(old, like=tokenizer.encode("<<")[0], new=3)         # <bot>, <eot>, <pause>
         gpt = GPT(replace(old.config, dropout=settings.dropout))
         gpt.load_state_dict(old.state_dict())
@@ -504,20 +398,14 @@ def begin_alike(gpt, tokenizer):
 
 def save(path, run, epoch, **more):
     coconut.save(path, run.gpt, args=vars(run.settings), words=run.tokenizer.words, stage=run.stage,
-                 last_stage=run.last_stage, missing=run.missing, epoch=epoch, **more)
+                 last_stage=run.last_stage, epoch=epoch, **more)
 
 
 def read_run(path, device):
     """The run in a checkpoint, and all else that `save` wrote."""
     gpt, saved = coconut.load(path, device)
-    try:
-        # A flag that is newer than the checkpoint takes its default.
-        known = {flag: value for flag, value in saved["args"].items() if value is not None}
-        settings = data.defaults(SETTINGS, known["setting"], known["dataset"]) | known
-        return Run(gpt, Tokenizer(saved["words"]), argparse.Namespace(**settings), saved["stage"],
-                   saved["last_stage"], saved.get("missing", 0)), saved
-    except KeyError as e:
-        raise UserError(f"{path} does not hold a run, but a model without its {e}: name another") from None
+    return Run(gpt, Tokenizer(saved["words"]), argparse.Namespace(**saved["args"]), saved["stage"],
+               saved["last_stage"]), saved
 
 
 def open_run(folder, device):
@@ -531,11 +419,7 @@ def open_run(folder, device):
 
 
 def prepare(run, problems, name):
-    """Give problems their ids. Refuses one that, with all steps and fillers, is too long for the model, and
-    problems of words that are new to it: a vocabulary of words spells them in bytes, which it never saw."""
-    words = set(Tokenizer.of(problems).words) if run.tokenizer.words else set()     # GPT-2's has None
-    if len(words - set(run.tokenizer.words or ())) > len(words) / 2:
-        raise UserError(f"most words of these {name} problems are new to the model: it was trained on others")
+    """Give problems their ids. Refuses one that, with all steps and fillers, is too long for the model."""
     run.tokenizer.read(problems)
     size = run.gpt.config.block_size
     for i, p in enumerate(problems):
@@ -546,25 +430,22 @@ def prepare(run, problems, name):
                             f"but the model has {size}")
 
 
-def test_problems(run, typed, folder):
+def test_problems(run, typed):
     """The run's own test problems, or those that --dataset and the problem flags ask for."""
     settings = data.merged(vars(run.settings), typed)
-    if settings.dataset in data.GENERATORS and settings.dataset != run.settings.dataset:
-        raise UserError(f"{folder} was trained on {run.settings.dataset}, not {settings.dataset}: "
-                        "name another run")
-    return data.problem_sets(settings, ("test",))["test"]
+    problems = data.problem_sets(settings, ("test",))["test"]
+    prepare(run, problems, "test")
+    return problems
 
 
 def test(folder, device, typed):
     """Test the best checkpoint of a run, on its own test problems or on those of another --dataset."""
     run = open_run(folder, device)
-    problems = test_problems(run, typed, folder)
-    prepare(run, problems, "test")
-    result, mistakes = evaluate(run, problems)
+    settings = run.settings
+    result, mistakes = evaluate(run, test_problems(run, typed))
     for problem, text in mistakes[:5]:
         said = data.visible(" / ".join(text.splitlines())[:100])
         print(f"  wrong: ...{problem.question[-60:]} -> {said}, not {problem.answer}")
-    settings = run.settings
     record = dict(kind="test", dataset=typed.get("dataset", settings.dataset), method=settings.method,
                   seed=settings.seed, unusual=unusual(settings), stage=run.stage,
                   last_stage=run.last_stage, **result)
@@ -575,8 +456,7 @@ def test(folder, device, typed):
 def unusual(settings):
     """The settings that are not their column's, as flags: what a table of results must keep apart."""
     usual = data.defaults(SETTINGS, settings.setting, settings.dataset)
-    apart = {"dataset", "method", "setting", "seed", "data_seed", "stages", "micro_batch",
-             *(data.PROBLEM_SETTINGS.keys() - data.problem_flags(settings.dataset))}
+    apart = ("dataset", "method", "setting", "seed", "data_seed", "stages", "micro_batch")
     other = {k: v for k, v in vars(settings).items() if k in usual and k not in apart and v != usual[k]}
     flags = [f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k} {v}" for k, v in other.items()]
     return " ".join([f"--setting {settings.setting}"] * (settings.setting != "quick") + flags)
@@ -603,37 +483,20 @@ def settings_of(typed):
     """All settings of a fresh run: the table's, then typed ones. Refuses those that do not go together."""
     setting, dataset = typed.get("setting", "quick"), typed.get("dataset", "prosqa")
     settings = data.merged(data.defaults(SETTINGS, setting, dataset), typed)
-    shape = [flag for flag in ("n_layer", "n_head", "n_embd") if flag in typed]
-    data.refuse(
-        (dataset == "gsm8k" and setting == "quick",
-         "gsm8k is for a model that knows words: add --setting paper"),
-        (settings.grow_epochs and dataset not in data.GENERATORS,
-         f"--grow_epochs does not apply to {dataset}: leave it out"),
-        (settings.init != "scratch" and shape,
-         f"--init {settings.init} has its own shape: leave out --{', --'.join(shape)}"),
-        (settings.init == "scratch" and settings.n_embd % settings.n_head,
-         f"--n_embd {settings.n_embd} is no multiple of --n_head {settings.n_head}"),
-        (settings.c_ramp and settings.epochs_per_stage < settings.c,
-         f"--c_ramp adds a thought an epoch: --c {settings.c} needs --epochs_per_stage {settings.c}"),
-        (settings.method != "coconut" and (settings.stop == "classifier" or settings.c_ramp),
-         f"--stop and --c_ramp are for --method coconut, not {settings.method}: leave them out"))
+    if dataset == "gsm8k" and setting == "quick":
+        raise UserError("gsm8k is for a model that knows words: add --setting paper")
+    if settings.n_embd % settings.n_head:
+        raise UserError(f"--n_embd {settings.n_embd} is no multiple of --n_head {settings.n_head}")
+    if settings.stop == "classifier" and settings.method != "coconut":
+        raise UserError(f"--stop classifier is for --method coconut, not {settings.method}")
     return settings
 
 
 def pick_device(name):
-    """The device that --device names; `auto` is the best there is. Of several processes each gets a GPU of
-    its own, or all compute on the CPU: gloo, which sums for them there, does not know mps."""
-    gpus, several = torch.cuda.device_count(), WORLD > 1
+    """The device that --device names; `auto` is the best there is."""
     if name == "auto":
-        name = "cuda" if gpus else "mps" if torch.backends.mps.is_available() and not several else "cpu"
-    if several and name not in ("cpu", "cuda"):
-        raise UserError(f"--device {name} is one device, but there are {WORLD} processes: say cpu or cuda")
-    if several and name == "cuda" and int(os.environ["LOCAL_WORLD_SIZE"]) > gpus:
-        raise UserError(f"{os.environ['LOCAL_WORLD_SIZE']} processes need as many GPUs, but there are "
-                        f"{gpus}: ask torchrun for fewer, or say --device cpu")
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        if name.split(":")[0] not in ("cpu", "cuda", "mps"):
-            raise RuntimeError
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name} is not available here: try auto or cpu") from None
@@ -647,15 +510,11 @@ def fit(typed, folder, device, resume):
         if not resume:
             raise UserError(f"{folder} holds a run already: add --resume to go on, or choose another --out")
         run, saved = read_run(folder / "last.pt", device)
-        settings = run.settings
         for flag, value in typed.items():
-            if value != getattr(settings, flag) and (flag, value) != ("stages", 0):     # 0: as many as needed
-                raise UserError(f"{folder} was begun with {flag} = {getattr(settings, flag)}, not {value}: "
+            if value != vars(run.settings)[flag] and (flag, value) != ("stages", 0):    # 0: as many as needed
+                raise UserError(f"{folder} was begun with {flag} = {vars(run.settings)[flag]}, not {value}: "
                                 "resume it with that")
-    else:
-        settings = settings_of(typed)
-    if resume and not saved:
-        print(f"no checkpoint in {folder} yet: starting anew")
+    settings = run.settings if saved else settings_of(typed)
     sets = data.problem_sets(settings)
     seen = {p.question for p in sets["train"]}
     for split in ("valid", "test"):
@@ -663,8 +522,6 @@ def fit(typed, folder, device, resume):
             print(f"warning: {known} of {len(sets[split]):,} {split} questions are training questions too")
     if not saved:
         run = begin(settings, sets["train"])
-    elif settings.init == "scratch" and run.tokenizer.words != Tokenizer.of(sets["train"]).words:
-        raise UserError(f"the problems of {settings.dataset} are not those that {folder} was begun with")
     run.gpt.to(device)
     for split, problems in sets.items():
         prepare(run, problems, split)
@@ -673,7 +530,7 @@ def fit(typed, folder, device, resume):
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}, into {folder}",
           flush=True)
-    if stage_at(settings.epochs - 1, settings, run.last_stage) != (run.last_stage, 0):
+    if stage_at(settings.epochs - 1, settings, run.last_stage) != run.last_stage:
         print(f"note: {settings.epochs} epochs end before the last stage: see --epochs, --epochs_per_stage")
     train(run, sets, folder, saved)
 
@@ -681,11 +538,6 @@ def fit(typed, folder, device, resume):
 def main(argv=None):
     typed, command = parse(argv)
     device = pick_device(command.device)
-    if WORLD > 1:                               # several processes: all compute, the first one speaks
-        if device == "cuda":
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
-        sys.stdout = open(os.devnull, "w") if RANK else sys.stdout
     if command.eval_only:
         if not command.out:
             raise UserError("--eval_only needs --out, the folder of the run to test")
@@ -694,19 +546,11 @@ def main(argv=None):
         return test(command.out, device, typed)
     dataset, method, seed = (typed.get(flag, SETTINGS[flag][0]) for flag in ("dataset", "method", "seed"))
     folder = Path(command.out or f"runs/{Path(dataset).name}-{method}-seed{seed}")
-    try:
-        fit(typed, folder, device, command.resume)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same command with --resume goes on after the last whole epoch") from None
-    if WORLD > 1:
-        dist.barrier()                          # until best.pt is written
+    fit(typed, folder, device, command.resume)
     record = test(folder, device, {})
-    with open(os.devnull if RANK else folder / "log.jsonl", "a") as log:
+    with open(folder / "log.jsonl", "a") as log:
         print(json.dumps(record), file=log)
 
 
 if __name__ == "__main__":
     data.run_or_explain(main)
-    if WORLD > 1:
-        dist.barrier()                          # none leaves while another still talks to it
-        dist.destroy_process_group()

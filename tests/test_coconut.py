@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import Payload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import coconut
 from coconut import explicit_forward, generate, loss, speak, stop_scores, think
 from data import collate
-from gpt import GPT, GPTConfig
+from gpt import GPT, GPTConfig, UserError
 
 BOT, EOT, EOS, V = 40, 41, 42, 43
 Sequence = namedtuple("Sequence", "question n language")         # what data.encode makes
@@ -40,40 +41,23 @@ def ragged():
             for q, n, t in [(7, 2, 3), (3, 0, 6), (9, 5, 1), (4, 1, 4), (1, 3, 3)]]
 
 
-def explicit(gpt, s, detach=False):
+def explicit(gpt, s, detach=False, forward=explicit_forward):
     """Logits (Tl, V) that the definition gives to one sequence."""
-    return explicit_forward(gpt, torch.tensor([s.question]), s.n, torch.tensor([s.language[:-1]]), detach)[0]
+    return forward(gpt, torch.tensor([s.question]), s.n, torch.tensor([s.language[:-1]]), *[True] * detach)[0]
 
 
-def cached(gpt, batch, detach=False):
+def cached(gpt, batch, think=think, speak=speak):
     """Logits (B, Tl, V) of a batch by the cached path."""
-    latent = think(gpt, batch.question, batch.length, batch.n, detach)
-    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.n, *latent)
+    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.n, *think(gpt, batch.question, batch.length, batch.n))
     return gpt.logits(hidden)
-
-
-def thought_inputs(gpt, run):
-    """The inputs of every pass that reads a thought alone, with their gradients kept, while `run` runs."""
-    seen = []
-
-    def keep(module, args):
-        if args[0].size(1) == 1:
-            if args[0].requires_grad:
-                args[0].retain_grad()
-            seen.append(args[0])
-    handle = gpt.register_forward_pre_hook(keep)
-    run()
-    handle.remove()
-    return seen
 
 
 @pytest.mark.parametrize("detach", [False, True])
 def test_cached_thoughts_match_full_recompute(gpt, ragged, detach):
+    """In every logit, in the loss, each predicted token weighing the same, and in all gradients."""
     batch = collate(ragged)
-    logits = cached(gpt, batch, detach)
-    for row, s in zip(logits, ragged):
-        torch.testing.assert_close(row[:len(s.language) - 1], explicit(gpt, s, detach), rtol=1e-9, atol=1e-12)
-
+    for row, s in zip(cached(gpt, batch), ragged):
+        torch.testing.assert_close(row[:len(s.language) - 1], explicit(gpt, s), rtol=1e-9, atol=1e-12)
     predicted = torch.cat([explicit(gpt, s, detach) for s in ragged])
     targets = torch.tensor([i for s in ragged for i in s.language[1:]])
     definition = F.cross_entropy(predicted, targets)
@@ -85,6 +69,25 @@ def test_cached_thoughts_match_full_recompute(gpt, ragged, detach):
         assert (got - want).norm() <= 1e-9 * want.norm(), name
 
 
+def test_the_definition_feeds_the_last_hidden_state_back():
+    """Of a model that adds 1 to its input's last vector: n thoughts are the last word's vector and 1, 2, ... n."""
+    class Adds:
+        def embed(self, ids):
+            return ids[..., None].float()
+
+        def __call__(self, x):
+            seen.append(x[0, :, 0].tolist())
+            return x + 1, None
+
+        def logits(self, hidden):
+            return hidden
+    for n in range(4):
+        seen = []
+        out = explicit_forward(Adds(), torch.tensor([[5, 7, 20]]), n, torch.tensor([[30, 31]]))
+        assert seen == [[5, 7, 20, *range(21, 21 + i)] + [30, 31] * (i == n) for i in range(n + 1)]
+        assert out[0, :, 0].tolist() == [31, 32]
+
+
 def test_the_other_kind_of_thought_in_contributing_is_one_in_both_forwards(gpt, ragged):
     """Its two replacements, made in the source of coconut.py."""
     source, guide = (Path(coconut.__file__).with_name(name).read_text() for name in ("coconut.py", "CONTRIBUTING.md"))
@@ -94,124 +97,60 @@ def test_the_other_kind_of_thought_in_contributing_is_one_in_both_forwards(gpt, 
         source = source.replace(old, new)
     changed = {"__name__": "changed"}
     exec(source, changed)
-    plain = [explicit(gpt, s) for s in ragged]
-    batch = collate(ragged)
-    hidden, _, _ = changed["speak"](gpt, batch.language, batch.length, batch.n,
-                                    *changed["think"](gpt, batch.question, batch.length, batch.n))
-    for row, s, before in zip(gpt.logits(hidden), ragged, plain):
-        row = row[:len(s.language) - 1]
-        after = changed["explicit_forward"](gpt, torch.tensor([s.question]), s.n, torch.tensor([s.language[:-1]]))[0]
-        torch.testing.assert_close(row, after, rtol=1e-9, atol=1e-12)
-        assert torch.equal(after, before) == (s.n == 0)
-
-
-def test_detaching_thoughts_changes_the_gradient_but_not_the_loss(gpt, ragged):
-    batch = collate(ragged)
-    flowing, stopped = loss(gpt, batch), loss(gpt, batch, detach=True)
-    assert flowing.item() == stopped.item()
-    a, = torch.autograd.grad(flowing, gpt.h[0].mlp.c_fc.weight)
-    b, = torch.autograd.grad(stopped, gpt.h[0].mlp.c_fc.weight)
-    assert (a - b).norm() > 1e-3 * a.norm()
+    for row, s in zip(cached(gpt, collate(ragged), changed["think"], changed["speak"]), ragged):
+        after = explicit(gpt, s, forward=changed["explicit_forward"])
+        torch.testing.assert_close(row[:len(s.language) - 1], after, rtol=1e-9, atol=1e-12)
+        assert torch.equal(after, explicit(gpt, s)) == (s.n == 0)
 
 
 def test_gradient_flows_through_every_thought_unless_detached(gpt):
-    batch = collate([Sequence(ids(5) + [BOT], 4, [EOT] + ids(3) + [EOS])])
-    thoughts = thought_inputs(gpt, lambda: loss(gpt, batch).backward())
-    assert len(thoughts) == 3                                   # the fourth is read together with the language
-    assert all(x.grad.abs().max() > 0 for x in thoughts)
-    assert not any(x.requires_grad for x in thought_inputs(gpt, lambda: loss(gpt, batch, detach=True).backward()))
-
-
-def test_zero_thoughts_is_plain_gpt(gpt):
-    question, language = ids(6), ids(5)
-    batch = collate([Sequence(question, 0, language + [EOS])])
-    plain = gpt.logits(gpt(gpt.embed(torch.tensor([question + language])))[0])[:, 6:]
-    torch.testing.assert_close(cached(gpt, batch), plain, rtol=1e-9, atol=1e-12)
-
-
-def test_thought_is_previous_last_hidden_state(gpt):
-    question = torch.tensor([ids(6) + [BOT]])
-    chain, _, _ = think(gpt, question, torch.tensor([7]), torch.tensor([3]))
-    x = gpt.embed(question)
-    for i in range(3):
-        hidden, _ = gpt(x)
-        torch.testing.assert_close(chain[:, i], hidden[:, -1], rtol=1e-9, atol=1e-12)
-        x = torch.cat([x, chain[:, i:i + 1]], dim=1)
-
-
-def test_n_thoughts_take_n_plus_one_passes(gpt):
-    for n in range(4):
-        passes = []
-        handle = gpt.register_forward_hook(lambda *args: passes.append(1))
-        loss(gpt, collate([Sequence(ids(5) + [BOT], n, [EOT] + ids(3) + [EOS])]))
-        handle.remove()
-        assert len(passes) == (n + 1 if n else 2)                 # without thoughts: question, then language
+    """And detaching leaves the loss as it is. n thoughts take n + 1 passes."""
+    batch, seen = collate([Sequence(ids(5) + [BOT], 4, [EOT] + ids(3) + [EOS])]), []
+    gpt.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    flowing = loss(gpt, batch)
+    assert [x.size(1) for x in seen] == [6, 1, 1, 1, 5]             # the fourth is read together with the language
+    assert all(g.abs().max() > 0 for g in torch.autograd.grad(flowing, seen[1:4]))
+    seen.clear()
+    assert loss(gpt, batch, detach=True).item() == flowing.item() and not any(x.requires_grad for x in seen[1:4])
 
 
 def test_a_thought_keeps_little_for_the_gradient():
     """The question's keys and values are kept once, not copied for every thought."""
-    gpt = GPT(GPTConfig(vocab_size=V, block_size=320, n_layer=2, n_head=2, n_embd=16, dropout=0.0))
-    question, length, language = torch.randint(40, (4, 300)), torch.full((4,), 300), torch.randint(40, (4, 3))
+    gpt, kept, bytes_kept = GPT(GPTConfig(vocab_size=V, block_size=320, n_layer=2, n_head=2, n_embd=16, dropout=0.0)), {}, []
 
-    def saved(n):
-        kept = {}
-        def keep(t):
-            kept[t.untyped_storage().data_ptr()] = (t.untyped_storage().nbytes(), t)
-            return t
-        n = torch.full((4,), n)
+    def keep(t):
+        kept[t.untyped_storage().data_ptr()] = (t.untyped_storage().nbytes(), t)
+        return t
+    for n in (2, 8):
+        kept.clear()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
-            speak(gpt, language, length, n, *think(gpt, question, length, n))
-        return sum(size for size, _ in kept.values())
+            loss(gpt, collate([Sequence(ids(300), n, ids(4))] * 4))
+        bytes_kept.append(sum(size for size, _ in kept.values()))
     keys_and_values = 2 * 2 * 4 * 300 * 16 * 4          # of both layers, in bytes
-    assert (saved(8) - saved(2)) / 6 < 0.5 * keys_and_values
+    assert (bytes_kept[1] - bytes_kept[0]) / 6 < 0.5 * keys_and_values
 
 
-def test_padding_does_not_change_the_loss(gpt, ragged):
-    batch = collate(ragged)
-    wide = collate(ragged)
-    wide.question = F.pad(batch.question, (0, 4), value=7)
-    wide.language, wide.target = F.pad(batch.language, (0, 3), value=9), F.pad(batch.target, (0, 3), value=-100)
-    wide.predicted = torch.tensor([i for i, t in enumerate(wide.target.flatten().tolist()) if t >= 0])
-    assert loss(gpt, wide).item() == pytest.approx(loss(gpt, batch).item(), rel=1e-12)
-
-
-def test_loss_covers_the_language_part_and_nothing_else(gpt, ragged):
-    """Each predicted token weighs the same, and only language tokens are predicted."""
-    total = sum(F.cross_entropy(explicit(gpt, s), torch.tensor(s.language[1:]), reduction="sum") for s in ragged)
-    assert loss(gpt, collate(ragged)).item() == pytest.approx(total.item() / sum(len(s.language) - 1 for s in ragged), rel=1e-9)
-
-
-def test_generating_one_by_one_and_in_a_batch_gives_the_same_tokens(gpt, ragged):
-    together, _, _ = generate(gpt, collate(ragged), EOS, 12)
-    alone = [generate(gpt, collate([s]), EOS, 12)[0][0] for s in ragged]
-    assert together == alone and len({tuple(row) for row in alone}) > 1
-
-
-def test_generating_is_greedy_by_the_definition(gpt, ragged):
-    for s in ragged:
+def test_generating_is_greedy_by_the_definition_and_the_same_in_a_batch(gpt, ragged):
+    """Until the end of text, which here is a token that the model writes."""
+    def by_definition(s, eos):
         language, written = [EOT], []
-        while len(written) < 8 and EOS not in written:
+        while len(written) < 8 and eos not in written:
             logits = explicit_forward(gpt, torch.tensor([s.question]), s.n, torch.tensor([language]))
             written.append(logits[0, -1].argmax().item())
             language.append(written[-1])
-        assert generate(gpt, collate([s]), EOS, 8)[0][0] == written
-
-
-def test_generation_stops_at_end_of_text(gpt, ragged):
-    likely = generate(gpt, collate(ragged), EOS, 12)[0][0]
-    stop = likely[3]                                            # let a token that the model writes be the end of text
-    rows, _, _ = generate(gpt, collate(ragged), stop, 12)
-    assert rows[0] == likely[:likely.index(stop) + 1]
-    assert all(stop not in row[:-1] for row in rows)
+        return written
+    eos = by_definition(ragged[0], EOS)[3]
+    expected = [by_definition(s, eos) for s in ragged]
+    assert generate(gpt, collate(ragged), eos, 8)[0] == expected and len({tuple(row) for row in expected}) > 1
+    assert expected[0][-1] == eos and max(map(len, expected)) == 8
 
 
 def test_generation_ends_at_the_last_position(gpt):
     """58 tokens and 2 thoughts leave 4 of the 64 positions; <eot> takes the first, and the fourth word none."""
-    s = Sequence(ids(57) + [BOT], 2, [EOT, EOS])
-    rows, _, _ = generate(gpt, collate([s]), -1, 100)
-    assert len(rows[0]) == 4
-    with pytest.raises(ValueError, match=r"\Aquestion and thoughts take 64 positions, but the model has 64\Z"):
-        generate(gpt, collate([Sequence(s.question, 6, [EOT, EOS])]), -1, 100)
+    question = ids(57) + [BOT]
+    assert [len(generate(gpt, collate([Sequence(question, n, [EOT, EOS])]), -1, 100)[0][0]) for n in (2, 5)] == [4, 1]
+    with pytest.raises(UserError, match=r"\Aquestion and thoughts take 64 positions, but the model has 64\Z"):
+        generate(gpt, collate([Sequence(question, 6, [EOT, EOS])]), -1, 100)
 
 
 def test_a_problem_that_fits_is_the_same_beside_any_other_that_does(gpt):
@@ -222,102 +161,74 @@ def test_a_problem_that_fits_is_the_same_beside_any_other_that_does(gpt):
     rows, _, _ = generate(gpt, collate([long, wordy]), -1, 20)
     assert rows == [generate(gpt, collate([s]), -1, 20)[0][0] for s in (long, wordy)]
     assert [len(row) for row in rows] == [4, 20]
-
-
-def test_a_thought_may_wait_at_the_last_position(gpt):
-    """A batch whose longest sequence ends exactly at the model's last position, beside one that thinks longer."""
-    full = Sequence(ids(55) + [BOT], 0, [EOT] + ids(7) + [EOS])  # 56 + 8 = 64 positions
+    # And one whose sequence ends exactly at the last position (56 + 8), beside one that thinks longer.
+    full = Sequence(ids(55) + [BOT], 0, [EOT] + ids(7) + [EOS])
     batch = collate([full, Sequence([BOT], 20, [EOT, EOS])])
     torch.testing.assert_close(cached(gpt, batch)[0], explicit(gpt, full), rtol=1e-9, atol=1e-12)
 
 
-def test_overfits_one_batch_through_its_thoughts():
-    """Eight random questions with random one-word answers: the loop can be trained by gradient descent."""
-    torch.manual_seed(0)
-    gpt = GPT(GPTConfig(vocab_size=V, block_size=32, n_layer=2, n_head=2, n_embd=32, dropout=0.0))
-    batch = collate([Sequence(ids(6) + [BOT], 2, [EOT] + ids(1) + [EOS]) for _ in range(8)])
-    optimizer = torch.optim.AdamW(gpt.parameters(), lr=3e-3)
-    for _ in range(120):
-        value = loss(gpt, batch)
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-    assert value.item() < 0.05
-    assert generate(gpt, batch, EOS, 4)[0] == [row[:2].tolist() for row in batch.target]
+def test_given_vectors_take_the_thoughts_places(gpt):
+    """Against the forward with everything recomputed: the first two thoughts given, the third the model's own."""
+    batch = collate([Sequence(ids(6) + [BOT], 3, [EOT] + ids(3) + [EOS])])
+    given = torch.randn(1, 2, 16, dtype=torch.float64)
+    x = torch.cat([gpt.embed(batch.question), given], dim=1)
+    x = torch.cat([x, gpt(x)[0][:, -1:], gpt.embed(batch.language)], dim=1)
+    thoughts, cache, mask = think(gpt, batch.question, batch.length, batch.n, given=given)
+    hidden, _, _ = speak(gpt, batch.language, batch.length, batch.n, thoughts, cache, mask)
+    torch.testing.assert_close(hidden, gpt(x)[0][:, -4:], rtol=1e-9, atol=1e-12)
+    assert torch.equal(thoughts[:, :2], given)
+    assert torch.equal(generate(gpt, batch, EOS, 1, given=given)[1], thoughts)
 
 
-@pytest.fixture
-def small(gpt):
-    return gpt.float()
+# ---- files
 
-
-def test_saved_model_loads_as_it_was_and_learns_on(small, tmp_path):
-    coconut.save(tmp_path / "m.pt", small, words=["a"], epoch=3)
+def test_saved_model_loads_as_it_was_and_learns_on(gpt, tmp_path):
+    coconut.save(tmp_path / "m.pt", gpt.float(), words=["a"], epoch=3)
     again, saved = coconut.load(tmp_path / "m.pt")
-    assert saved["words"] == ["a"] and saved["epoch"] == 3 and again.config == small.config
-    x = torch.tensor([ids(6)])
-    assert torch.equal(again(again.embed(x))[0], small(small.embed(x))[0])
-    assert all(p.requires_grad for p in again.parameters()) and os.listdir(tmp_path) == ["m.pt"]
+    assert saved["words"] == ["a"] and saved["epoch"] == 3 and again.config == gpt.config
+    assert all(torch.equal(a, b) and b.requires_grad for a, b in zip(gpt.parameters(), again.parameters()))
+    assert os.listdir(tmp_path) == ["m.pt"]
 
 
-def test_a_write_that_fails_leaves_the_old_checkpoint(small, tmp_path, monkeypatch):
-    gpt = small
+def test_a_write_that_fails_leaves_the_old_checkpoint(gpt, tmp_path, monkeypatch):
     coconut.save(tmp_path / "m.pt", gpt, epoch=1)
 
     def fail(obj, f):
         f.write(b"half of it")
-        raise OSError("No space left on device")
+        raise RuntimeError("No space left on device")
     monkeypatch.setattr(torch, "save", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="m.pt could not be written"):
         coconut.save(tmp_path / "m.pt", gpt, epoch=2)
     monkeypatch.undo()
     assert coconut.load(tmp_path / "m.pt")[1]["epoch"] == 1
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", random.Random(0).randbytes(5000), b"PK\x05\x06" + bytes(18)])
-def test_something_else_than_a_checkpoint_is_refused_in_one_line(tmp_path, content):
-    (tmp_path / "m.pt").write_bytes(content)
-    with pytest.raises(ValueError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):                # "." is no line end
-        coconut.load(tmp_path / "m.pt")
-
-
-class Payload:
-    def __reduce__(self):
-        return os.mkdir, ("pwned",)
-
-
 @pytest.mark.parametrize("change", [
     lambda saved: saved.update(more=Payload()), lambda saved: saved.pop("model"), lambda saved: saved["model"].pop("ln_f.bias"),
     lambda saved: saved["model"].update({"wte.weight": torch.zeros(V, 15)}), lambda saved: saved["config"].update(n_experts=8)])
-def test_code_in_a_checkpoint_never_runs_and_weights_of_another_shape_are_refused_in_one_line(small, tmp_path, monkeypatch, change):
+def test_what_is_not_a_whole_checkpoint_is_refused_in_one_line_and_code_in_it_never_runs(gpt, tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
-    coconut.save("m.pt", small)
+    coconut.save("m.pt", gpt)
     saved = torch.load("m.pt", weights_only=True)
     change(saved)
     torch.save(saved, "m.pt")
-    with pytest.raises(ValueError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):
-        coconut.load("m.pt")
+    whole, rng = Path("m.pt").read_bytes(), random.Random(0)
+    for content in [whole, b"", b"not a checkpoint", rng.randbytes(5000), *(whole[:rng.randrange(len(whole))] for _ in range(5))]:
+        Path("m.pt").write_bytes(content)
+        with pytest.raises(UserError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):            # "." is no line end
+            coconut.load("m.pt")
     assert os.listdir(tmp_path) == ["m.pt"]
-
-
-def test_a_checkpoint_cut_off_anywhere_is_refused_in_one_line(small, tmp_path):
-    coconut.save(tmp_path / "whole.pt", small)
-    whole, rng = (tmp_path / "whole.pt").read_bytes(), random.Random(0)
-    for _ in range(50):
-        (tmp_path / "m.pt").write_bytes(whole[:rng.randrange(len(whole))])
-        with pytest.raises(ValueError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):
-            coconut.load(tmp_path / "m.pt")
 
 
 # ---- when to stop thinking
 
 def test_the_classifier_is_a_linear_head_and_its_loss_the_binary_cross_entropy_of_being_last(gpt, ragged):
     batch = collate(ragged)
-    chain, _, _ = think(gpt, batch.question, batch.length, batch.n)
-    assert torch.allclose(stop_scores(gpt, chain, torch.tensor(EOT)), gpt.logits(chain)[..., EOT])
-    said = [(p.log() if i == s.n - 1 else (1 - p).log()) for s, row in zip(ragged, torch.sigmoid(stop_scores(gpt, chain, torch.tensor(EOT))))
-            for i, p in enumerate(row[:s.n])]
-    added = loss(gpt, collate(ragged), stop=True) - loss(gpt, collate(ragged))
+    thoughts, _, _ = think(gpt, batch.question, batch.length, batch.n)
+    scores = stop_scores(gpt, thoughts, torch.tensor(EOT))
+    assert torch.allclose(scores, gpt.logits(thoughts)[..., EOT])
+    said = [(p.log() if i == s.n - 1 else (1 - p).log()) for s, row in zip(ragged, scores.sigmoid()) for i, p in enumerate(row[:s.n])]
+    added = loss(gpt, batch, stop=True) - loss(gpt, batch)
     words = int((batch.target >= 0).sum())          # a thought counts as much as a word
     assert len(said) == 11 and added.item() == pytest.approx(-sum(said).item() / words, rel=1e-9)
     none = collate([s for s in ragged if s.n == 0])
@@ -330,22 +241,14 @@ def test_every_problem_of_a_batch_stops_where_its_own_classifier_says_or_at_the_
     for seed in (10, 12, 28):
         torch.manual_seed(seed)
         gpt.wte.weight.data[EOT] = torch.randn(16)
-        written, chain, taken = generate(gpt, batch, EOS, 12, stop=True)
+        written, thoughts, taken = generate(gpt, batch, EOS, 12, stop=True)
         for i, s in enumerate(ragged):
-            over = (stop_scores(gpt, chain[i], torch.tensor(EOT)) > 0).tolist()
+            over = (stop_scores(gpt, thoughts[i], torch.tensor(EOT)) > 0).tolist()
             own = over.index(True) + 1 if True in over else 5
             alone = collate([Sequence(s.question, own, s.language)])
             assert taken[i] == own and written[i] == generate(gpt, alone, EOS, 12)[0][0]
             seen.add(own)
     assert seen == {1, 2, 3, 4, 5}
-
-
-def test_the_toy_shows_both_forwards_pass_by_pass(capsys):
-    coconut.main()
-    lines = capsys.readouterr().out.splitlines()
-    passes = [line.split("  ")[2:] for line in lines if line.startswith("  pass")]
-    assert [p[-1].strip() for p in passes[4:]] == ["q1 q2 q3 q4 <bot>", "t1", "t2", "t3 <eot> l1 l2"]
-    assert [len(p[-1].split()) for p in passes[:4]] == [5, 6, 7, 11] and float(lines[-1].split()[-1]) < 1e-4
 
 
 @pytest.mark.parametrize("stop", [False, True])

@@ -1,7 +1,7 @@
 """data.py held to the official files' statistics, with every answer proved from the text of its question alone.
 
-The readers and provers here share nothing with the generators but English. Counted were 10,000 problems of the official ProntoQA
-program and the 800 of the official ProsQA valid and test files. Seeds are fixed: a test that passes once passes always.
+The provers share nothing with the generators but English. Counted were 10,000 problems of the official ProntoQA program and the 800 of
+the official ProsQA valid and test files. Seeds are fixed: a test that passes once passes always.
 """
 
 import json
@@ -12,16 +12,16 @@ from collections import Counter, deque
 from statistics import mean, pstdev
 
 import pytest
-import torch
 
 import data
 from data import Problem, Tokenizer, answer_of, collate, encode, generate, grade, load, read, write
+from gpt import UserError
 
 SIZES = {"train": 30, "valid": 20, "test": 10}
 
 
 def make(name, n, **options):
-    return generate(name, {"train": n, "valid": 0, "test": 0}, **options)["train"]
+    return generate(name, {"train": n}, **options)["train"]
 
 
 def off(found, expected, points, total=None):
@@ -37,10 +37,7 @@ FAMILY = {adjective: i for i, family in enumerate(data.FAMILIES) for adjective i
 
 
 def understand(sentence):
-    """(subject, what is said of it, form).
-
-    Said: a concept or (adjective, negated). Form: "plural", "Each", "Every", or "" of the entity.
-    """
+    """(subject, what is said of it: a concept or (adjective, negated), form: "plural", "Each", "Every", or "" of the entity)."""
     found = re.fullmatch(r"(?:(Each|Every) )?(\w+?)(es are| is)( not)? (an? )?(\w+?)(es)?\.", sentence)
     quantifier, subject, verb, negated, article, predicate, es = found.groups(default="")
     concept, plural = bool(article or es), verb == "es are"
@@ -71,10 +68,9 @@ class World:
 
     def prove(self):
         """The answer, by chaining forward from the facts until nothing new follows."""
-        known, todo = set(self.starts), list(self.starts)
-        while todo:
-            new = set(self.parents.get(todo.pop(), ())) - known
-            known, todo = known | new, [*todo, *new]
+        known = list(self.starts)
+        for x in known:                                             # which grows meanwhile
+            known += [y for y in self.parents.get(x, ()) if y not in known]
         follows = {self.property.get(x) for x in known}
         adjective, negated = self.query
         assert (self.query in follows) != ((adjective, not negated) in follows)
@@ -115,14 +111,12 @@ def prontoqa():
 
 
 def test_each_prontoqa_problem_has_the_official_skeleton_its_steps_and_a_proved_answer(prontoqa):
+    """With 5 hops, and with fewer and more."""
     for p, w in prontoqa:
         check_prontoqa(p, w)
-
-
-@pytest.mark.parametrize("hops", range(1, 1 + data.MAX_HOPS))
-def test_one_to_six_hops_make_the_same_skeleton(hops):
-    for p in make("prontoqa", 100, hops=hops):
-        check_prontoqa(p, World(p.question), hops)      # hops + 1 steps among the rest
+    for hops in (1, 2, data.MAX_HOPS):
+        for p in make("prontoqa", 100, hops=hops):
+            check_prontoqa(p, World(p.question), hops)
 
 
 def test_prontoqa_without_distractors_tells_the_proof_and_the_opposite_rule_and_is_proved():
@@ -133,22 +127,6 @@ def test_prontoqa_without_distractors_tells_the_proof_and_the_opposite_rule_and_
             assert p.answer == w.prove() and all(step.split(". ")[1] in w.told for step in p.steps[:-1])
         sizes[share] = {len(w.told) for _, w in worlds}
     assert sizes[0] == {4 + 1 + 2} and len(sizes[1]) == 1 and min(sizes[1]) > 20 and len(sizes[0.5]) > 5
-
-
-def test_prosqa_without_distractors_tells_two_paths_and_has_the_same_proof():
-    sizes = Counter()
-    for p in make("prosqa", 150, nodes=12, max_steps=4, distractors=0.0) + make("prosqa", 150, nodes=12, max_steps=4, distractors=0.5):
-        *told, query = re.split(r"(?<=\.) ", p.question)
-        entity, *asked = re.fullmatch(r"Is (\w+) a (\w+) or (\w+)\?", query).groups()
-        children = {}
-        for u, v in (re.fullmatch(r"(?:Every )?(\w+) is a (\w+)\.", x).groups() for x in told):
-            children.setdefault(u, []).append(v)
-        distance, _ = search(children, entity)
-        [reached] = [x for x in asked if x in distance]
-        assert p.answer == f"{entity} is a {reached}." and len(p.steps) == distance[reached] and set(p.steps) <= set(told)
-        assert sorted(p.graph["idx_to_symbol"]) == sorted({*children, *sum(children.values(), [])})
-        sizes[len(told) - len(p.steps)] += 1
-    assert min(sizes) == 1 and max(sizes) > 10 and len(sizes) > 8       # from neg_target's own path alone to the whole graph
 
 
 @pytest.mark.parametrize("value, center, spread", [
@@ -210,10 +188,7 @@ def search(children, start):
 
 
 def check_prosqa(p):
-    """All that holds for each single problem; returns what the statistics need.
-
-    The graph is read from the text, then held to p.graph.
-    """
+    """All that holds for each single problem, its graph read from the text; returns what the statistics need."""
     *told, query = re.split(r"(?<=\.) ", p.question)
     entity, *asked = re.fullmatch(r"Is ([A-Z][a-z]+) a ([a-z]+pus) or ([a-z]+pus)\?", query).groups()
     edges = {x: re.fullmatch(r"(?:Every (?=[a-z]+pus )|(?=[A-Z]))(\w+) is a ([a-z]+pus)\.", x).groups() for x in told}
@@ -261,30 +236,40 @@ def test_prosqa_problems_hold_one_by_one_and_have_the_official_statistics_togeth
         assert not off(Counter(values["in order"]), {(steps, True): share, (steps, False): 100 - share}, 3)
 
 
-def test_other_prosqa_graphs_hold_problems_of_exactly_the_steps_asked_for():
+def test_prosqa_without_distractors_tells_two_paths_and_with_some_a_part():
+    """check_prosqa holds all of the whole graph; here what is left of it has the same proof."""
+    beside = Counter()
+    for share in (0.0, 0.5):
+        for p in make("prosqa", 150, nodes=12, max_steps=4, distractors=share):
+            told, children = data.told_edges(p.question), {}
+            for u, v in told.values():
+                children.setdefault(u, []).append(v)
+            entity, *_, target = p.answer.strip(".").split()
+            assert search(children, entity)[0][target] == len(p.steps) and set(p.steps) <= told.keys()
+            assert sorted(p.graph["idx_to_symbol"]) == sorted({*children, *sum(children.values(), [])})
+            beside[share, len(told) - len(p.steps)] += 1
+    assert max(n for share, n in beside if not share) <= 4 < 10 < max(n for share, n in beside if share)
+
+
+def test_other_prosqa_graphs_are_as_asked_for():
     facts = [check_prosqa(p) for p in make("prosqa", 150, nodes=9, min_steps=3, max_steps=3)]
     assert {f["steps"] for f in facts} == {3} and max(f["nodes"] for f in facts) == 9
     facts = [check_prosqa(p) for p in make("prosqa", 30, nodes=50, min_steps=5)]            # nearly more than there are names
     assert {f["steps"] for f in facts} == {5, 6} and max(f["nodes"] for f in facts) > 40
-
-
-@pytest.mark.parametrize("options, says", [({"nodes": 4}, "4 nodes"), ({"min_steps": 5, "max_steps": 4}, "--min_steps 5 is more than --max_steps 4")])
-def test_prosqa_problems_that_cannot_be_are_refused(options, says):
-    with pytest.raises(ValueError, match=says):
-        make("prosqa", 1, **options)
-
-
-def test_even_steps_draws_every_number_of_steps_as_often():
-    """400 problems of 2 to 4 steps, 133 of each give or take 9.4; left to the graphs more than half have 2."""
-    small = dict(nodes=12, min_steps=2, max_steps=4)
-    even, free = [[len(p.steps) for p in make("prosqa", 400, even_steps=even, **small)] for even in (True, False)]
-    assert {steps: abs(even.count(steps) - 400 / 3) < 38 for steps in even} == {2: True, 3: True, 4: True}
-    assert free.count(2) > 200 > 50 > free.count(4)
-
-
-def test_more_parents_make_denser_graphs():
     edges = [mean(len(p.graph["edges"]) for p in make("prosqa", 100, parents=parents)) for parents in (1.5, 2.5)]
     assert edges[1] > 1.4 * edges[0]
+    # 400 problems of 2 to 4 steps, 133 of each give or take 9.4; left to the graphs more than half have 2.
+    small = dict(nodes=12, min_steps=2, max_steps=4)
+    even, free = [[len(p.steps) for p in make("prosqa", 400, even_steps=even, **small)] for even in (True, False)]
+    assert all(abs(even.count(steps) - 400 / 3) < 38 for steps in (2, 3, 4)) and free.count(2) > 200 > 50 > free.count(4)
+
+
+@pytest.mark.parametrize("options, says", [
+    (dict(nodes=4), "held no ProsQA problem of 3 to 6 steps"), (dict(nodes=56), "more than the 55 names"),
+    (dict(min_steps=5, max_steps=4), "--min_steps 5 is more than --max_steps 4")])
+def test_prosqa_problems_that_cannot_be_are_refused(options, says):
+    with pytest.raises(UserError, match=says):
+        make("prosqa", 1, **options)
 
 
 # ---- Sets and files --------------------------------------------------------------------------------------------------------
@@ -294,6 +279,10 @@ def test_no_question_occurs_twice_in_or_across_the_sets(monkeypatch):
     sets = generate("prosqa", SIZES)
     assert {split: len(sets[split]) for split in SIZES} == SIZES
     assert len({p.question for problems in sets.values() for p in problems}) == 60
+    with pytest.raises(UserError, match="there are no 61 different prosqa problems"):
+        generate("prosqa", {"train": 61})
+    assert not {p.question for p in make("prosqa", 30)} & {p.question for p in generate(
+        "prosqa", {"train": 30}, seen=[p.question for p in make("prosqa", 30)])["train"]}
 
 
 @pytest.mark.parametrize("name", ["prontoqa", "prosqa"])
@@ -308,40 +297,34 @@ def test_a_seed_fixes_the_sets_and_the_size_of_one_does_not_change_the_others(na
 
 @pytest.mark.parametrize("prefix", ["", "prosqa_"])
 def test_problems_come_back_from_files_of_either_naming_as_they_were(tmp_path, prefix):
-    sets = {"train": make("prosqa", 5), "valid": make("prontoqa", 5),
-            "test": [Problem('Où est "le chat" 🐈?\n', [], "là, 1,000")]}
+    sets = {"train": make("prosqa", 5), "valid": make("prontoqa", 5), "test": [Problem('Où est "le chat" 🐈?\n', [], "là, 1,000")]}
     for split, problems in sets.items():
         write(problems, tmp_path / f"{prefix}{split}.json")
-    assert load(tmp_path) == sets and load(tmp_path, ["test"]) == {"test": sets["test"]} and sets["train"][0].graph
+    assert load(tmp_path) == sets and load(tmp_path, ["test"]) == {"test": sets["test"]}
     prosqa, prontoqa = (set(json.loads((tmp_path / f"{prefix}{split}.json").read_text())[0]) for split in ("train", "valid"))
     assert prontoqa == {"question", "steps", "answer"}
     assert prosqa - prontoqa == {"idx_to_symbol", "edges", "root", "target", "neg_target"}
 
 
-@pytest.mark.parametrize("files", [
-    [], ["test.json", "a_test.json"], ["a_test.json", "b_test.json"], ["contest.json", "test.md"], ["test.txt", "a_test.json"]])
+@pytest.mark.parametrize("files", [[], ["contest.json", "test.md"], ["a_test.json", "b_test.json"], ["test.txt", "a_test.json"]])
 def test_a_folder_with_two_candidates_or_none_is_refused_in_one_line(tmp_path, files):
     for file in files:
-        write(make("prontoqa", 1), tmp_path / file)
-    with pytest.raises(ValueError, match=r"\A.*exactly one of.*\Z") as e:           # "." is no line end
+        (tmp_path / file).touch()
+    with pytest.raises(UserError, match=rf"\A{re.escape(str(tmp_path))} .*exactly one of.*{'.*'.join(f for f in files if '_' in f)}.*\Z"):
         load(tmp_path, ["test"])
-    assert str(tmp_path) in str(e.value) and all(file in str(e.value) for file in files if "_" in file)
 
 
 GOOD = {"question": "Is it?", "steps": ["So it is."], "answer": "Yes"}
 
 
 @pytest.mark.parametrize("content, named", [
-    ("[{", ""), (b"\xff\xfe[", ""), ("", ""), (GOOD, ""), ([], ""), (["x"], "item 0"),
-    ([GOOD, []], "item 1"), ([GOOD, None], "item 1"),
+    (b"[{", ""), (b"\xff\xfe[", ""), (GOOD, ""), ([], ""), ([GOOD, "x"], "item 1"),
     *(([GOOD, {k: v for k, v in GOOD.items() if k != field}], f"item 1.*{field}") for field in GOOD),
     *(([GOOD, GOOD | {field: bad}], f"item 1.*{field}") for field, bad in [
-        ("question", 3), ("question", None), ("steps", "So"), ("steps", ["So", 3]), ("answer", 3)])])
+        ("question", None), ("steps", "So"), ("steps", ["So", 3]), ("answer", 3)])])
 def test_a_broken_file_is_refused_in_one_line_that_names_the_file_and_the_item(tmp_path, content, named):
-    path = tmp_path / "some.json"
-    text = content if isinstance(content, (bytes, str)) else json.dumps(content)
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=rf"\A{re.escape(str(path))}.*{named}.*\Z"):
+    (path := tmp_path / "some.json").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    with pytest.raises(UserError, match=rf"\A{re.escape(str(path))}.*{named}.*\Z"):
         read(path)
 
 
@@ -369,54 +352,31 @@ def after(p, skip=0):
     return "".join(step + "\n" for step in p.steps[skip:]) + "### " + p.answer
 
 
-def test_every_word_of_the_training_set_is_one_token(tokenizer, mixed):
+def test_every_word_of_the_training_set_is_one_token_a_subject_with_its_verb_and_a_name_with_its_end(tokenizer, mixed):
     assert [tokenizer.encode(word) for word in tokenizer.words] == [[256 + i] for i in range(len(tokenizer.words))]
     assert Tokenizer.of(mixed[::-1]).words == tokenizer.words
     assert {i for p in mixed for i in tokenizer.encode(f"{p.question}\n{after(p)}") if i < 256} == set(b".")
-
-
-def test_a_fact_is_a_subject_with_its_verb_and_a_name_with_its_end():
-    def told(text):
-        return "|".join(re.findall(Tokenizer.PATTERN, text))
-    assert told("Tom is a x. Every x is an yes. Is Tom a x or yes?\n") == "Tom is a |x. |Every x is an |yes. |Is |Tom| a |x| or |yes|?\n"
-    assert told("Each x is not red. Wumpuses are zes.\n### Tom is a x.") == "Each x is not |red. |Wumpuses are |zes.\n|### |Tom is a |x|."
-
-
-def test_more_problems_than_there_are_get_one_line(monkeypatch):
-    monkeypatch.setitem(data.GENERATORS, "prosqa", lambda rng: Problem(f"{rng.randrange(3)}", [], ""))
-    assert len(generate("prosqa", {"train": 3})["train"]) == 3
-    with pytest.raises(ValueError, match="there are no 4 different prosqa problems"):
-        generate("prosqa", {"train": 4})
-
-
-def test_tokens_of_one_name_share_its_vector_at_the_start():
-    said = ["Every bompus is a ", "bompus. ", "bompus.\n", "bompus", "Bompuses are not ", "Each bompus is ", "bompuses. "]
-    assert {data.name_and_rest(word)[0] for word in said} == {"bompus"} and len({data.name_and_rest(word)[1] for word in said}) == 7
-    assert [data.name_and_rest(word) for word in ("Tom", "Tom is a ")] == [("Tom", ""), ("Tom", "{} is a ")]
-    assert [data.name_and_rest(word)[1] for word in ("bompus", " or ", "### ", "?\n")] == [""] * 4
+    for told in ("Tom is a |x. |Every x is an |yes. |Is |Tom| a |x| or |yes|?\n",
+                 "Each x is not |red. |Wumpuses are |zes.\n|### |Tom is a |x|."):
+        assert re.findall(Tokenizer.PATTERN, told.replace("|", "")) == told.split("|")
 
 
 def test_any_text_comes_back_from_its_tokens_and_never_makes_a_special_one(tokenizer):
-    rng = random.Random(0)
+    rng, special = random.Random(0), ["<|endoftext|>", "<bot>", "<eot>", "<pause>"]
     ranges = [(0, 128), (0, 0x800), (0x2000, 0x3100), (0xE000, 0x10000), (0x1F300, 0x1FB00), (0x10000, 0x110000)]
-    fuzz = ["".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(40))) for _ in range(500)]
-    special = ["<|endoftext|>", "<bot>", "<eot>", "<pause>"]
-    for text in [*fuzz, *special, "Is <bot> a <|endoftext|>?\n### <eot>", "", "\n\n \n",
-                 "a\r\n\tb  c ", "\x00\x1b\x7f\x1c\x85\u2028",
-                 "👩‍👩‍👧 naïve e\u0301 हिन्दी", "Wumpuses wumpus WUMPUSES es are es", "<<4-2=2>> #### 3,000"]:
+    fuzz = ["".join(chr(rng.randrange(*rng.choice(ranges))) for _ in range(rng.randrange(40))) for _ in range(200)]
+    for text in [*fuzz, *special, "Is <bot> a <|endoftext|>?\n### <eot>", "", "\n\n \n", "a\r\n\tb  c ", "<<4-2=2>> #### 3,000"]:
         ids = tokenizer.encode(text)
         assert tokenizer.decode(ids) == text and max(ids, default=0) < 256 + len(tokenizer.words), text
     ids = [tokenizer.eos, tokenizer.bot, tokenizer.eot, tokenizer.pause]
     assert ids == [256 + len(tokenizer.words) + i for i in range(4)] and ids[-1] + 1 == tokenizer.vocab_size
-    assert [tokenizer.decode([i]) for i in ids] == special
+    assert [tokenizer.decode([i]) for i in ids] == special and data.visible("é\n\x1b") == "é\\n\\x1b"
 
 
 def test_pieces_encoded_one_by_one_are_the_whole_text_encoded_by_a_restored_tokenizer_too(mixed):
     strange = [Problem("x \n\n y ", [" y", "", "\nes", "z\n"], " ###"), Problem("foxes", ["are", "es are a"], "n ox")]
     tokenizer = Tokenizer.of(mixed + strange)
     again = Tokenizer(json.loads(json.dumps(tokenizer.words)))
-    for name in ("vocab_size", "bot", "eot", "pause"):
-        assert getattr(again, name) == getattr(tokenizer, name)
     for p in mixed + strange:
         question, steps, answer = pieces(p, tokenizer)
         assert question + sum(steps, []) + answer == again.encode(f"{p.question}\n{after(p)}") + [again.eos]
@@ -437,37 +397,25 @@ def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
         assert encode(ids, small, filler, sum(map(len, ids[1][:skip])), n) == expected, (filler, skip, n)
 
 
-@pytest.mark.parametrize("filler, n", [(None, 0), ("pause", 3), ("thought", 0), ("thought", 2)])
-def test_the_loss_is_on_the_remaining_steps_the_answer_and_the_end_of_text_and_padding_stands_on_the_right(
-        tokenizer, mixed, filler, n):
-    cases = [(p, skip) for p in mixed[::10] for skip in range(len(p.steps) + 3)]            # beyond the last step too
-    cut = [(pieces(p, tokenizer), skip) for p, skip in cases]
-    batch = collate([encode(ids, tokenizer, filler, sum(map(len, ids[1][:skip])), n) for ids, skip in cut])
-    fillers = {None: [], "pause": [tokenizer.bot] + n * [tokenizer.pause], "thought": [tokenizer.bot]}[filler]
-    shapes = set()
-    for (p, skip), question, length, thoughts, language, target in zip(
-            cases, *(x.tolist() for x in (batch.question, batch.length, batch.n, batch.language, batch.target))):
-        end = tokenizer.encode(after(p, skip)) + [tokenizer.eos]
-        assert target == end + [-100] * (len(target) - len(end)) and thoughts == n * (filler == "thought")
-        given = tokenizer.encode(p.question + "\n") + fillers + [tokenizer.eot] * bool(filler)   # the last one opens `language`
-        assert length == len(given) - 1 and question == given[:-1] + [0] * (len(question) - length)
-        assert language == given[-1:] + end[:-1] + [0] * (len(language) - len(end))
-        shapes.add((len(question) - length, len(language) - len(end)))
-    assert all(a is b or torch.equal(a, b) for a, b in zip(vars(batch).values(), vars(batch.to("cpu")).values()))
-    assert batch.predicted.tolist() == [i for i, t in enumerate(batch.target.flatten().tolist()) if t != -100]
-    assert min(q for q, _ in shapes) == min(l for _, l in shapes) == 0 and len(shapes) > 50         # no wider than the longest
+def test_a_batch_is_padded_on_the_right_where_nothing_is_predicted(tokenizer, mixed):
+    tokenizer.read(mixed)
+    made = [encode(p.ids, tokenizer, "thought", 5 * i, i) for i, p in enumerate(mixed[:300:60])]
+    batch = collate(made)
+    for i, (question, n, language) in enumerate(made):
+        assert batch.question[i].tolist() == question + [0] * (batch.question.size(1) - len(question))
+        end = [0] * (batch.language.size(1) + 1 - len(language))
+        assert batch.language[i].tolist() == language[:-1] + end and batch.target[i].tolist() == language[1:] + [-100 for _ in end]
+        assert (batch.length[i], batch.n[i]) == (len(question), n)
+    assert batch.question.size(1) == max(len(q) for q, _, _ in made) and batch.language.size(1) + 1 == max(len(x) for *_, x in made)
+    assert batch.N == 4 and batch.predicted.tolist() == [i for i, t in enumerate(batch.target.flatten().tolist()) if t != -100]
 
 
 # ---- Grading ---------------------------------------------------------------------------------------------------------------
 
-def test_the_answer_is_what_follows_the_last_number_sign_without_commas_and_spaces():
-    for text, answer in {"a\n### True": "True", "# 1 # 2 #### 1,234,567 \n": "1234567",
-                         "True": "True", " Max, ": "Max", "### ": ""}.items():
+def test_only_a_problems_own_answer_grades_true_without_commas_and_spaces(mixed):
+    for text, answer in {"a\n### True": "True", "# 1 # 2 #### 1,234,567 \n": "1234567", " Max, ": "Max", "### ": ""}.items():
         assert answer_of(text) == answer
     assert grade(Problem("?", [], "1,000"), "<<10*100=1000>>\n### 1000") and not grade(Problem("?", [], "1,000"), "### 100")
-
-
-def test_only_a_problems_own_answer_grades_true(mixed):
     for p in mixed:
         own = p.answer
         other = f"{own.split()[0]} is a {p.graph['idx_to_symbol'][p.graph['neg_target']]}." if p.graph else str(own == "False")
@@ -476,20 +424,19 @@ def test_only_a_problems_own_answer_grades_true(mixed):
             assert not grade(p, wrong), wrong
 
 
-# The ants: Tom - ant - cat - dog is shortest, ant - bee - cat one longer; Sam leads elsewhere.
-ANTS = Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. Every dog is a hen. "
-               "Tom is a fox. Is Tom a dog or elk?", ["Tom is a ant.", "Every ant is a cat.", "Every cat is a dog."], "Tom is a dog.")
+# Tom - ant - cat - dog is shortest, ant - bee - cat one longer; Sam leads elsewhere.
+ANTS = Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. "
+               "Every dog is a hen. Tom is a fox. Is Tom a dog or elk?", [], "Tom is a dog.")
 
 
 @pytest.mark.parametrize("text, whole, completed", [
     ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Correct Path", "Correct Path"),
     ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is a dog.\n### Tom is a elk.", "Correct Path", "Correct Path"),
-    ("Tom is a ant.\nEvery ant is a bee.\nEvery bee is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Longer Path", "Longer Path"),
+    ("Tom is a ant.\nEvery ant is a bee.\nEvery bee is a cat.\nEvery cat is a dog.\n###", "Longer Path", "Longer Path"),
     ("Every cat is a dog.\n### Tom is a dog.", "Hallucination", "Correct Path"),
     ("Every bee is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Hallucination", "Longer Path"),
     ("Tom is a ant.\nEvery cat is a dog.\n### Tom is a dog.", "Hallucination", "Hallucination"),              # a gap
     ("Tom is a ant.\nEvery ant is a dog.\n### Tom is a dog.", "Hallucination", "Hallucination"),              # an edge that is none
-    ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is", "Hallucination", "Hallucination"),                   # cut off
     ("Sam is a elk.\n### Tom is a elk.", "Hallucination", "Hallucination"),                                   # not from Tom
     ("Tom is a fox.\n### Tom is a dog.", "Wrong Target", "Wrong Target"),
     ("Tom is a ant.\nEvery ant is a cat.\n### Tom is a dog.", "Wrong Target", "Wrong Target"),               # stops early
@@ -500,116 +447,47 @@ def test_each_class_of_reasoning_by_hand(text, whole, completed):
     assert data.classify_path(ANTS, text) == whole and data.classify_path(ANTS, text, partial=True) == completed
 
 
-def every_path(problem):
-    """All walks from the entity, each as its sentences, from the graph that the problem carries."""
-    g, found = problem.graph, []
-    names, fed = g["idx_to_symbol"], {b for _, b in g["edges"]}
-
-    def walk(node, sentences):
-        for a, b in g["edges"]:
-            if a == node:
-                longer = (*sentences, f"Every {names[a]} is a {names[b]}." if a in fed else f"{names[a]} is a {names[b]}.")
-                found.append((longer, names[b]))
-                walk(b, longer)
-    walk(g["root"], ())
-    return found
-
-
-def slow_class(problem, text, partial):
-    lines = tuple(line.strip() for line in text.partition("###")[0].split("\n") if line.strip())
-    if not lines:
-        return "Correct Label" if text.endswith("### " + problem.answer) else "Incorrect Label"
-    paths, target = every_path(problem), problem.graph["idx_to_symbol"][problem.graph["target"]]
-    fitting = [(path, end) for path, end in paths if (path[-len(lines):] if partial else path) == lines]
-    if not fitting:
-        return "Hallucination"
-    if fitting[0][1] != target:
-        return "Wrong Target"
-    shortest = min(len(path) for path, end in paths if end == target)
-    return "Correct Path" if min(len(path) for path, _ in fitting) == shortest else "Longer Path"
-
-
-def test_the_classes_agree_with_a_search_through_all_paths_on_thousands_of_texts():
-    rng, seen = random.Random(1), Counter()
-    for problem in make("prosqa", 150, nodes=14, min_steps=2, max_steps=4):
-        paths = [list(path) for path, _ in every_path(problem)]
-        to_target = [path for path in paths if path[-1] == problem.steps[-1]]
-        told = [s + "." for s in problem.question.split("? ")[0].split(". ")[:-1]]
-        for _ in range(20):
-            path = list(rng.choice([problem.steps, rng.choice(to_target), rng.choice(paths)]))
-            kind = rng.choice(["as it is", "dropped", "swapped", "invented", "extended", "shuffled", "begun later", "none"])
-            at = rng.randrange(len(path))
-            if kind == "dropped":
-                del path[at]
-            elif kind == "swapped":
-                path[at] = rng.choice(told)
-            elif kind == "invented":
-                words, other = path[at].split(), rng.choice(told).split()
-                path[at] = " ".join(words[:-1] + other[-1:])
-            elif kind == "extended":
-                path.insert(rng.randint(0, len(path)), rng.choice(told))
-            elif kind == "shuffled":
-                rng.shuffle(path)
-            elif kind == "begun later":
-                path = path[at:]
-            elif kind == "none":
-                path = []
-            text = "".join(step + "\n" for step in path) + "### " + rng.choice([problem.answer, "Tom is a wumpus."])
-            for partial in (False, True):
-                found = data.classify_path(problem, text, partial)
-                assert found == slow_class(problem, text, partial), (problem, text, partial)
-                seen[found] += 1
-    assert set(seen) == set(data.PATH_CLASSES) and min(seen.values()) > 100 and sum(seen.values()) == 6000
+def test_every_problems_own_steps_are_a_correct_path_from_any_of_them_on(mixed):
+    for p in mixed[300:]:
+        assert {data.classify_path(p, after(p, skip), skip > 0) for skip in range(len(p.steps))} == {"Correct Path"}
+        assert data.classify_path(p, after(p, 1)) == "Hallucination"
 
 
 def test_a_questions_sentences_tell_its_graph():
-    for problem in make("prosqa", 50):
-        names = problem.graph["idx_to_symbol"]
-        assert sorted(data.told_edges(problem.question).values()) == sorted((names[a], names[b]) for a, b in problem.graph["edges"])
-    question = "Each zumpus is an impus. Wumpuses are not shy. Gorpuses are lempuses. Every yumpus is hot. Max is a zumpus. True or false: Max is a gorpus."
-    assert list(data.told_edges(question.split(" True")[0]).values()) == [("zumpus", "impus"), ("gorpus", "lempus"), ("Max", "zumpus")]
+    question = ("Each zumpus is an impus. Wumpuses are not shy. Gorpuses are lempuses. Every yumpus is hot. Max is a zumpus. "
+                "True or false: Max is hot.")
+    assert list(data.told_edges(question).values()) == [("zumpus", "impus"), ("gorpus", "lempus"), ("Max", "zumpus")]
 
 
 # ---- GSM8K and GPT-2's vocabulary --------------------------------------------------------------------------------------------
 
-def test_a_line_of_gsm8k_is_a_problem(tmp_path):
+def test_a_line_of_gsm8k_is_a_problem_and_a_malformed_one_is_named_by_its_number(tmp_path):
     (tmp_path / "a.txt").write_text("John cuts grass.  Cost?||<<4-2=2>> <<2/.5=4>> #### 300\n  No chain?||#### 7\n\n")
-    assert read(tmp_path / "a.txt") == [Problem("John cuts grass.  Cost?", ["<<4-2=2>>", "<<2/.5=4>>"], "300"), Problem("No chain?", [], "7")]
-
-
-def test_a_malformed_line_is_named_by_its_number(tmp_path):
+    assert read(tmp_path / "a.txt") == [
+        Problem("John cuts grass.  Cost?", ["<<4-2=2>>", "<<2/.5=4>>"], "300"), Problem("No chain?", [], "7")]
     good = "a?||<<1=1>> #### 1\n"
     for bad in ("no bars #### 1", "no answer||<<1=1>> ####  ", "||x #### 1", ""):
         (tmp_path / "a.txt").write_text(f"{good}{bad}\n{good}")
-        with pytest.raises(ValueError, match=r"\A.*a.txt: line 2 is not 'question\|\|steps #### answer'\Z"):
+        with pytest.raises(UserError, match=r"\A.*a.txt: line 2 is not 'question\|\|steps #### answer'\Z"):
             read(tmp_path / "a.txt")
 
 
 @pytest.mark.skipif("TIKTOKEN_CACHE_DIR" not in os.environ, reason="needs GPT-2's vocabulary: set TIKTOKEN_CACHE_DIR")
-def test_with_gpt2s_vocabulary_pieces_are_the_whole_and_questions_as_long_as_the_official_ones():
-    gpt2 = Tokenizer()
+@pytest.mark.parametrize("name, length", [("prosqa", 357), ("prontoqa", 204.8)])
+def test_with_gpt2s_vocabulary_pieces_are_the_whole_and_questions_as_long_as_the_official_ones(name, length):
+    gpt2, problems = Tokenizer(), make(name, 2000)        # so many that the mean is sure to half a percent
     assert (gpt2.eos, gpt2.bot, gpt2.eot, gpt2.pause, gpt2.vocab_size) == (50256, 50257, 50258, 50259, 50260)
-    for name, length in (("prosqa", 357), ("prontoqa", 204.8)):
-        problems = make(name, 2000)        # so many that the mean is sure to half a percent
-        ids = [pieces(p, gpt2) for p in problems]
-        assert [question + sum(steps, []) + answer for question, steps, answer in ids] == [
-            gpt2.encode(f"{p.question}\n{after(p)}") + [gpt2.eos] for p in problems]
-        assert sum(len(question) for question, _, _ in ids) / 2000 == pytest.approx(length, rel=0.02)
-
-
-def test_the_papers_problems_are_as_many_and_as_large_as_the_papers():
-    for name, sizes in ("prontoqa", (9000, 200, 800)), ("prosqa", (17886, 300, 500)):
-        paper = data.defaults(data.PROBLEM_SETTINGS, "paper", name)
-        assert tuple(paper[f"{split}_size"] for split in data.SPLITS) == sizes
-        assert [paper[flag] for flag in ("hops", "nodes", "min_steps", "max_steps")] == [5, 28, 3, 6]
+    ids = [pieces(p, gpt2) for p in problems]
+    assert [question + sum(steps, []) + answer for question, steps, answer in ids] == [
+        gpt2.encode(f"{p.question}\n{after(p)}") + [gpt2.eos] for p in problems]
+    assert mean(len(question) for question, _, _ in ids) == pytest.approx(length, rel=0.02)
 
 
 def test_a_problem_is_worked_out_at_three_stages(capsys):
-    """What is predicted stands beside what is read: at stage 3 nothing before <eot>, and there the answer's first token."""
-    data.main(["prosqa", "--nodes", "9", "--max_steps", "3"])
+    """What is predicted stands beside what is read: at stage 4 nothing before <eot>, and there the answer's first token."""
+    data.main("prosqa --nodes 12 --min_steps 4 --max_steps 4".split())
     printed = capsys.readouterr().out
-    assert [line[:21] for line in printed.splitlines() if line.startswith("stage")] == [
-        f"stage {s}: {s} of 3 steps" for s in (0, 1, 3)]
-    rows = [line.split() for line in printed.split("stage 3")[1].splitlines()[2:]]
-    assert [row[0] for row in rows if len(row) < 2 or row[1] == "###_"][-5:] == ["<bot>", "t1", "t2", "t3", "<eot>"]
+    assert re.findall("^stage .*? steps", printed, re.M) == [f"stage {s}: {s} of 4 steps" for s in (0, 2, 4)]
+    rows = [line.split() for line in printed.split("stage 4")[1].splitlines()[2:]]
+    assert [row[0] for row in rows if len(row) < 2 or row[1] == "###_"][-6:] == ["<bot>", "t1", "t2", "t3", "t4", "<eot>"]
     assert rows[-1][-1] == "<|endoftext|>" and rows[-2][-1] == rows[-1][0] == "."
