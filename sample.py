@@ -111,13 +111,8 @@ def path_of(problem):
     return list(dict.fromkeys(node for pair in pairs for node in pair))
 
 
-def height(edges, node):
-    """Fewest edges from a node to a leaf."""
-    return min(d for v, d in data.distances(edges, node).items() if not any(u == v for u, _ in edges))
-
-
 def tree(run, problem):
-    """The part of the graph that the entity reaches, as rows (depth, node, value, height, on the true path).
+    """The part of the graph that the entity reaches, as rows (depth, node, value, on the true path).
 
     A node's value is the one after as many steps of thought as bring it to the beginning of the next step
     (lead); None at the target, about which no other step begins. A node that several ways lead to stands at
@@ -130,7 +125,7 @@ def tree(run, problem):
     def visit(way):
         depth, node = len(way) - 1, way[-1]
         value = values.get(depth, {}).get(node)
-        rows.append((depth, node, value, height(edges, node), way == path[:depth + 1]))
+        rows.append((depth, node, value, way == path[:depth + 1]))
         for child in sorted(v for u, v in edges if u == node and depth < len(path) - 1):
             visit(way + [child])
     visit(path[:1])
@@ -139,11 +134,9 @@ def tree(run, problem):
 
 def show_tree(run, problem):
     print(f"question  {problem.question}\nanswer    {problem.answer}\n")
-    rows = tree(run, problem)
-    values = ["" if value is None else f"{value:4.0%} {bar(value, 20)}" for _, _, value, _, _ in rows]
-    data.show_table(["node", "value before the step\nthat begins with it", "height"], [
-        ("    " * depth + node + " *" * on_path, value, high)
-        for (depth, node, _, high, on_path), value in zip(rows, values)])
+    data.show_table(["node", "value before the step\nthat begins with it"], [
+        ("    " * depth + node + " *" * on_path, "" if value is None else f"{value:4.0%} {bar(value, 20)}")
+        for depth, node, value, on_path in tree(run, problem)])
     print("* the path to the answer")
 
 

@@ -206,14 +206,12 @@ def ask(run, problems, n, stop=False, given=None):
 
 def evaluate(run, problems):
     """Answer every problem with the stage's number of thoughts: how many are right, the mean number of tokens
-    made (thoughts too, as the paper counts; pauses are given) and of thoughts among them; and the mistakes as
-    (problem, text)."""
+    made (thoughts too, as the paper counts; pauses are given) and of thoughts among them."""
     run.gpt.eval()
     texts, lengths, _, numbers = ask(run, problems, run.fillers(), run.settings.stop == "classifier")
-    mistakes = [(problem, text) for problem, text in zip(problems, texts) if not data.grade(problem, text)]
     total, thoughts = len(problems), numbers.sum().item() / len(problems)
-    return dict(correct=total - len(mistakes), total=total, tokens=sum(lengths) / total + thoughts,
-                thoughts=thoughts), mistakes
+    return dict(correct=sum(map(data.grade, problems, texts)), total=total,
+                tokens=sum(lengths) / total + thoughts, thoughts=thoughts)
 
 
 LINES_PER_EPOCH = 4
@@ -307,7 +305,7 @@ def train(run, sets, folder, saved=None):
         total = settings.epochs * updates
         train_epoch(run, optimizers, shuffled, updates, epoch * updates, total, report)
 
-        result, _ = evaluate(run, sets["valid"])
+        result = evaluate(run, sets["valid"])
         report("valid", **result, seconds=time.time() - started)
         if result["correct"] >= best:
             best = result["correct"]
@@ -442,10 +440,7 @@ def test(folder, device, typed):
     """Test the best checkpoint of a run, on its own test problems or on those of another --dataset."""
     run = open_run(folder, device)
     settings = run.settings
-    result, mistakes = evaluate(run, test_problems(run, typed))
-    for problem, text in mistakes[:5]:
-        said = data.visible(" / ".join(text.splitlines())[:100])
-        print(f"  wrong: ...{problem.question[-60:]} -> {said}, not {problem.answer}")
+    result = evaluate(run, test_problems(run, typed))
     record = dict(kind="test", dataset=typed.get("dataset", settings.dataset), method=settings.method,
                   seed=settings.seed, unusual=unusual(settings), stage=run.stage,
                   last_stage=run.last_stage, **result)

@@ -87,14 +87,14 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words, m
     assert rounded != values and all(rounded[v] == pytest.approx(values[v], rel=0.2, abs=1e-3) for v in values)
 
 
-def test_the_tree_is_what_the_entity_reaches_with_heights_and_the_true_path(monkeypatch, capsys):
+def test_the_tree_is_what_the_entity_reaches_with_the_true_path(monkeypatch, capsys):
     monkeypatch.setattr(sample, "node_values", lambda run, problem, k: {v: k / 4 for v in ("ant", "bee", "cat", "dog", "elk", "fox")})
     assert sample.tree(None, PROBLEM) == [
-        (0, "Tom", None, 1, True), (1, "ant", 0.25, 2, True), (2, "bee", 0.5, 2, False), (3, "cat", None, 1, False),
-        (2, "cat", 0.5, 1, True), (3, "dog", None, 0, True), (1, "fox", 0.25, 0, False)]
+        (0, "Tom", None, True), (1, "ant", 0.25, True), (2, "bee", 0.5, False), (3, "cat", None, False),
+        (2, "cat", 0.5, True), (3, "dog", None, True), (1, "fox", 0.25, False)]
     sample.show_tree(None, PROBLEM)
     printed = capsys.readouterr().out.splitlines()
-    assert any(line.split() == ["ant", "*", "25%", "█████", "2"] for line in printed) and max(map(len, printed[3:])) <= 100
+    assert any(line.split() == ["ant", "*", "25%", "█████"] for line in printed) and max(map(len, printed[3:])) <= 100
 
 
 def test_in_prontoqa_what_is_written_after_k_steps_is_one_node_ahead(monkeypatch):
@@ -104,8 +104,8 @@ def test_in_prontoqa_what_is_written_after_k_steps_is_one_node_ahead(monkeypatch
     assert len(path) == 4 and path[0] == problem.steps[-1].split()[0]
     assert all(step.startswith(f"{path[0]} is {data.with_article(node)}. ") for step, node in zip(problem.steps, path[1:]))
     rows = sample.tree(None, problem)
-    assert all(value == (depth - 1 if depth else None) for depth, _, value, _, _ in rows)
-    assert [node for *_, node, _, _, on_path in rows if on_path] == path and max(row[0] for row in rows) == 3
+    assert all(value == (depth - 1 if depth else None) for depth, _, value, _ in rows)
+    assert [node for _, node, _, on_path in rows if on_path] == path and max(row[0] for row in rows) == 3
 
 
 def test_parallel_sums_the_best_nodes_and_those_out_of_reach(monkeypatch):
