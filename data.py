@@ -538,9 +538,9 @@ PROBLEM_SETTINGS = {
     "valid_size": (300, 300, COUNT, "validation problems; ProntoQA: 200"),
     "test_size":  (500, 500, COUNT, "test problems; ProntoQA: 800"),
     "hops":       (5, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
-    "nodes":      (10, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
+    "nodes":      (14, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
     "min_steps":  (3, 3, COUNT, "ProsQA: fewest reasoning steps of a problem"),
-    "max_steps":  (4, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
+    "max_steps":  (5, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
     "parents":    (1.5, 1.5, (0, 20), "ProsQA: parents of a node, on average"),
     "even_steps": (False, False, None, "ProsQA: as many problems of each number of steps"),
     "data_seed":  (0, 0, ANY, "seed of the generated problems")}

@@ -95,10 +95,10 @@ SETTINGS = {
     # the curriculum
     "c":                (1, 1, COUNT, "continuous thoughts per reasoning step; GSM8K: 2"),
     "stages":           (0, 0, ANY, "K, the last stage with new thoughts; 0: the steps of the longest chain"),
-    "epochs":           (25, 50, COUNT, "epochs in all, over all stages"),
+    "epochs":           (45, 50, COUNT, "epochs in all, over all stages"),
     "epochs_first":     (1, 5, ANY, "epochs in stage 0, where a method has stages; GSM8K: 6"),
     "epochs_per_stage": (1, 5, COUNT, "epochs in each later stage; GSM8K: 3"),
-    "grow_epochs":      (10, 0, ANY, "make new training problems every epoch, without distractors at first: "
+    "grow_epochs":      (15, 0, ANY, "make new training problems every epoch, without distractors at first: "
                                      "they come in over so many epochs of the last stage"),
     "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
@@ -108,14 +108,14 @@ SETTINGS = {
     # the model
     "init":             ("scratch", "gpt2", None, "scratch, gpt2, a copy of its file, or a run's folder"),
     "n_layer":          (4, 12, COUNT, "transformer blocks"),
-    "n_head":           (4, 12, COUNT, "attention heads"),
+    "n_head":           (2, 12, COUNT, "attention heads"),
     "n_embd":           (64, 768, COUNT, "width of the hidden states"),
     "dropout":          (0.0, 0.1, (0, 0.99), "share of activations dropped in training"),
     # the optimization
     "batch_size":       (16, 128, COUNT, "problems per optimizer step"),
     "micro_batch":      (32, 128, COUNT, "problems that go through the model at once, to save memory"),
-    "lr":               (1e-3, 1e-4, ANY, "AdamW's learning rate"),
-    "muon_lr":          (0.005, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
+    "lr":               (5e-4, 1e-4, ANY, "AdamW's learning rate"),
+    "muon_lr":          (0.0025, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
     "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
     "decay":            (0.9, 0.0, SHARE, "share of the run, at its end, in which the learning rate falls"),
     "weight_decay":     (0.0, 0.01, ANY, "weight decay of both optimizers"),

@@ -134,7 +134,7 @@ def test_buckets_hold_every_problem_once_and_batches_of_like_length(monkeypatch)
 
 
 def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share_and_are_never_tested_ones(tmp_path, monkeypatch):
-    args = train.settings_of(dict(train_size=100, epochs_first=1, epochs_per_stage=1, grow_epochs=4))
+    args = train.settings_of(dict(train_size=100, nodes=10, max_steps=4, grow_epochs=4))
     run = train.begin(args, data.problem_sets(args, ("train", "test"))["train"])
     epochs = [train.fresh(run, epoch, ()) for epoch in range(10)]                       # of 1 + 4 stages
     facts = [sum(p.question.count(".") for p in problems) / 100 for problems in epochs]
@@ -224,7 +224,7 @@ def test_same_seed_same_run_and_other_seed_another(finished, tmp_path):
     """It passes all stages and is tested at the end."""
     log = records(finished)
     assert [r["stage"] for r in log if r["kind"] == "valid"] == [0, 0, 1, 2, 3]
-    rates = [1e-3 * train.lr_factor(i, 20, 100, 0.9) for i in range(20)]
+    rates = [train.SETTINGS["lr"][0] * train.lr_factor(i, 20, 100, 0.9) for i in range(20)]
     assert [r["lr"] for r in log if r["kind"] == "step"] == pytest.approx(rates)        # all 4 steps of each epoch
     assert (log[-1]["kind"], log[-1]["total"], log[-1]["stage"]) == ("test", 8, 3)
     assert_same_run(finished, train_tiny(tmp_path / "again"))
