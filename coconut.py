@@ -49,15 +49,16 @@ def think(gpt, question, length, n, detach=False, given=None, N=None):
     question (B, Tq) ids padded on the right, length (B,) of each, n (B,) how many thoughts each takes; detach
     stops gradients between thoughts; given (B, j, C) takes the place of the first j thoughts, to find out
     what they are worth (sample.py). Returns the thoughts (B, N, C), the last of which is still to be read,
-    and the cache with its mask (B, Tq + N), True where a column holds a token or a thought: the i-th thought
-    is column Tq + i, at position length + i.
+    and the cache with its mask (B, Tq + N), True where a column holds a token or a thought. Counted from 0,
+    thought i is column Tq + i, at position length + i.
     """
     Tq, N = question.size(1), int(n.max()) if N is None else N
     column = torch.arange(Tq + N, device=question.device)
     mask = torch.where(column < Tq, column < length[:, None], column - Tq < n[:, None])
 
     def next_input(i, hidden):          # (B, 1, C) the last hidden state, unless another vector is given
-        hidden = hidden if given is None or i >= given.size(1) else given[:, i, None]
+        if given is not None and i < given.size(1):
+            return given[:, i, None]
         return hidden.detach() if detach else hidden
 
     hidden, cache = gpt(gpt.embed(question), only=length - 1)               # pass 1: the question, once
@@ -88,9 +89,9 @@ def speak(gpt, language, length, n, thoughts, cache, mask):
 
 
 def stop_scores(gpt, thoughts, eot):
-    """The paper's classifier of "is this the last thought?", a score over 0 for yes: a linear head on each
-    of the thoughts (B, N, C) -> (B, N). <eot> means just that, so its row of the tied head does."""
-    return thoughts @ gpt.embed(eot)       # not by an index, for which a GPU would be waited for
+    """A score for each of the thoughts (B, N, C) -> (B, N); above 0: it is the last. The paper trains a
+    linear head for it. Here <eot>'s row of the output head serves: to predict <eot> means just that."""
+    return thoughts @ gpt.embed(eot)       # not wte.weight[eot]: to index, a GPU would have to be waited for
 
 
 def loss(gpt, batch, detach=False, stop=False):
@@ -121,7 +122,7 @@ def generate(gpt, batch, eos, max_new_tokens, stop=False, given=None):
     Of the batch it takes the questions, the numbers of thoughts and, to start with, the first token of the
     language (<eot>). stop: a problem's thoughts end already where the classifier says so. given: as in think.
     Returns for each problem the new ids, with <eos> if it came; the thoughts (B, N, C), and how many of them
-    count (B,). A UserError (a ValueError) where the model has no position for even one word.
+    count (B,). A UserError where the model has no position for even one word.
     """
     size, n, first = gpt.config.block_size, batch.n, batch.language[:, :1]
     room = size - batch.length - n                                          # (B,) positions left for words

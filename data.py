@@ -64,8 +64,8 @@ def prontoqa_problem(rng, hops=5, distractors=1.0):
     and the conclusion. The distractors: E is also a C (with a parent R, going nowhere), and S, which nothing
     is, has A_1's adjective with the opposite polarity.
 
-    distractors: how many of the rules that the proof does not need are told, as a share; S's always is
-    (results/README.md).
+    distractors: how many of the rules that the proof does not need are told, as a share. S's always is:
+    without it, the one rule about the adjective would give the answer away.
     """
     names = rng.sample(CONCEPTS, 2 * hops + 4)
     chain, sides, (c, r, s) = names[:hops + 1], names[hops + 1:-3], names[-3:]   # A_h ... A_0; D_h ... D_1
@@ -444,7 +444,7 @@ def grade(problem, text):
 
 def told_edges(text):
     """The graph in a question's or a chain's sentences, {sentence: (from, to)}: "Max is a wumpus.", "Every
-    wumpus is a yumpus." or, in ProntoQA, "Wumpuses are yumpuses."; how something is makes no edge."""
+    wumpus is a yumpus." or, in ProntoQA, "Wumpuses are yumpuses."; "Max is blue." is no edge."""
     edges = {}
     for sentence in re.findall(r"[^.?]+\.", text):
         one, many = r"(?:(?:Every|Each) )?(\w+) is an? (\w+)\.", r"(\w+)es are (\w+)es\."
@@ -635,7 +635,7 @@ def run_or_explain(main):
 
 
 def main(argv=None):
-    parser = Parser(description="Make problems. Without --out, show one of them worked out.")
+    parser = Parser(description="Make problems, by default the paper's. Without --out, show one worked out.")
     parser.add_argument("dataset", nargs="?", default="prosqa", choices=GENERATORS)
     parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
     add_flags(parser, PROBLEM_SETTINGS)

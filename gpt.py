@@ -59,7 +59,7 @@ class CausalSelfAttention(nn.Module):
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, bias, past):
-        """x (B, T, C); bias, added to the scores, 0 or -inf, as (B or 1, 1, T or 1, S), or None: causal only;
+        """x (B, T, C); bias, added to the scores (B, nh, T, S), 0 or -inf, or None: causal only;
         past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each (B, nh, -, hs), or None.
         Returns (B, T, C), and past with the new keys and values added."""
         q, k, v = self.c_attn(x).chunk(3, dim=2)
@@ -135,7 +135,7 @@ class GPT(nn.Module):
     def reset(self):
         """Draw random weights: normal, biases 0; what ends a residual branch is divided by sqrt(2 * n_layer).
 
-        Differs from GPT-2, whose standard deviation is 0.02 everywhere. That suits its 768 dimensions and
+        Differs from GPT-2, whose standard deviation is 0.02 at any width. That suits its 768 dimensions and
         weeks of training; narrow models hardly move from there for tens of thousands of problems. Here it
         grows as the width shrinks (0.1 at width 64), embeddings get three times that standard deviation, and
         the learned positions begin as sinusoids, so that "the word before" need not be discovered.
@@ -163,7 +163,8 @@ class GPT(nn.Module):
 
         x          (B, T, C)  input embeddings: of words, or continuous thoughts
         positions  (B, T)     their positions; None counts on from the cache
-        mask       (B, S)     True at the columns, cached and new, that hold something; None when all do
+        mask       (B, S)     True at the columns, cached and new, that hold something; None when all do, or
+                              when the others come last, where causal attention never looks
         cache      per layer the keys and values of the first pass and of all later ones, as two pairs of
                    (B, nh, -, hs), together S - T columns; None at the start
         only       (B,)       the one position of each row whose hidden state is wanted: the last block then

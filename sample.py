@@ -14,7 +14,7 @@ left, and the probabilities of the first word that it could write are a picture 
     python sample.py RUN --corrupt          are the thoughts used? noise, another order, another problem's
     python sample.py RUN RUN2 --curve       accuracy per epoch
     python sample.py RUN RUN2 --compare     answers by number of steps; is the difference chance?
-    python sample.py RUNS --table           results by method, beside the paper's
+    python sample.py RUN RUN2 --table       results by method, beside the paper's
 """
 
 import argparse
@@ -54,8 +54,8 @@ def show_answer(problem, text, thoughts):
     print(textwrap.fill(data.visible(problem.question), 100, initial_indent="question  ",
                         subsequent_indent=" " * 10))
     for i, words in enumerate(thoughts, start=1):
-        shown = [data.visible(re.sub("^(Every|Each) ", "", word).strip() or word) for word, _ in words]
-        cells = [f"{word[:9]:>9} {p:4.0%} {bar(p, 2)}" for word, (_, p) in zip(shown, words)]
+        shown = [re.sub("^(Every|Each) | is an? $", "", word).strip() or word for word, _ in words]
+        cells = [f"{data.visible(word)[:9]:>9} {p:4.0%} {bar(p, 2)}" for word, (_, p) in zip(shown, words)]
         print(f"thought {i:<2}" + "".join(f"{cell:18}" for cell in cells).rstrip())
     print(f"written   {data.visible(' / '.join(text.splitlines()))}")
     right = "right" if data.grade(problem, text) else "wrong"
@@ -77,8 +77,8 @@ def show_answers(run, problems, n, stop, only_mistakes):
 # The search tree: what the model would write next, if it stopped thinking now.
 
 def lead(problem):
-    """How each written step begins, and whether it is one node ahead: after k steps' worth of thoughts, what
-    is written next begins "Every <node k> is a" in ProsQA, "Max is a <node k + 1>" in ProntoQA."""
+    """(how a written step begins, 0 or 1): after k steps of thought the next one written begins "Every
+    <node k> is a" in ProsQA, and "Max is a <node k + 1>" in ProntoQA."""
     return ("Every {} is a ", 0) if data.told_edges(problem.answer) else (path_of(problem)[0] + " is {}. ", 1)
 
 
@@ -99,8 +99,8 @@ def node_values(run, problem, k):
     batch = data.collate([data.encode((question, [], row), tokenizer, filler, 0, n) for row in ids])
     batch = batch.to(gpt.wte.weight.device)
     with run.autocast():
-        thoughts = coconut.think(gpt, batch.question, batch.length, batch.n)
-        hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.n, *thoughts)
+        state = coconut.think(gpt, batch.question, batch.length, batch.n)
+        hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.n, *state)
         losses = F.cross_entropy(gpt.logits(hidden).mT, batch.target, reduction="none")     # (nodes, Tl)
     return dict(zip(nodes, (-losses[:, forced:].sum(1)).exp().tolist()))
 
@@ -114,9 +114,9 @@ def path_of(problem):
 def tree(run, problem):
     """The part of the graph that the entity reaches, as rows (depth, node, value, on the true path).
 
-    A node's value is the one after as many steps of thought as bring it to the beginning of the next step
-    (lead); None at the target, about which no other step begins. A node that several ways lead to stands at
-    the end of each.
+    A node at depth d has its value after d steps of thought, where the next step would begin with it (in
+    ProntoQA after d - 1); the target of ProsQA has none, since no step begins with it. A node that several
+    ways lead to stands at the end of each.
     """
     edges, path, ahead = list(data.told_edges(problem.question).values()), path_of(problem), lead(problem)[1]
     values = {k + ahead: node_values(run, problem, k) for k in range(1 - ahead, len(path) - 1)}
@@ -134,7 +134,7 @@ def tree(run, problem):
 
 def show_tree(run, problem):
     print(f"question  {problem.question}\nanswer    {problem.answer}\n")
-    data.show_table(["node", "value before the step\nthat begins with it"], [
+    data.show_table(["node", "probability that the\nnext step is about it"], [
         ("    " * depth + node + " *" * on_path, "" if value is None else f"{value:4.0%} {bar(value, 20)}")
         for depth, node, value, on_path in tree(run, problem)])
     print("* the path to the answer")
@@ -173,7 +173,7 @@ def corrupt(run, problems):
     else:
         own = train.ask(run, problems, n)[2]                                            # (P, n, C)
     noise = own.mean() + own.std() * torch.randn_like(own)
-    # All pauses are given, since thoughts would follow those that are not.
+    # Every pause is given: `ask` would fill the rest with thoughts.
     cases = [(f"noise for the first {j} of {n}" if j else "untouched",
               torch.cat([noise[:, :j], own[:, j if pauses else n:]], dim=1)) for j in range(n + 1)]
     if not pauses:                                          # which are all alike
@@ -214,7 +214,7 @@ def parallel(run, problems):
 def compare(runs, names, problems):
     """Answers right by number of steps, for each run. Prints for each run after the first how many problems
     only one of the two gets right, and how probable that is by chance (McNemar's exact test, two-sided): if
-    both were equally good, a problem that only one gets right would be either's.
+    both were equally good, each such problem would be the toss of a coin.
     """
     right = []
     for run in runs:
@@ -266,7 +266,7 @@ def results(found):
     for records in found.values():
         for test in records[-1:]:
             if test["kind"] == "test":
-                key = test["dataset"], list(TABLE_1).index(test["method"]), test["unusual"]
+                key = test["dataset"], list(train.METHODS).index(test["method"]), test["unusual"]
                 seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
                 accuracy = 100 * test["correct"] / test["total"]
                 groups.setdefault(key, []).append((accuracy, test["tokens"], seconds / 60))
@@ -274,10 +274,10 @@ def results(found):
     for (dataset, method, unusual), group in sorted(groups.items()):
         accuracy, tokens, minutes = zip(*group)
         spread = f" ± {statistics.stdev(accuracy):4.1f}" if len(group) > 1 else ""
-        method = list(TABLE_1)[method]
+        method = list(train.METHODS)[method]
         rows.append((Path(dataset).name, method, len(group), f"{statistics.mean(accuracy):5.1f}{spread}",
                      f"{statistics.mean(tokens):6.1f}", round(statistics.mean(minutes)),
-                     TABLE_1[method].get(dataset, "-"), unusual))
+                     TABLE_1.get(method, {}).get(dataset, "-"), unusual))
     heads = "dataset method runs accuracy tokens minutes".split()
     return heads + ["the paper's accuracy, tokens", "with"], rows
 
@@ -371,6 +371,8 @@ def parse(argv):
     args = parser.parse_args(argv)
     if args.plot and args.look in (None, "tree", "table"):
         raise UserError("--plot draws --sweep_thoughts, --parallel, --corrupt, --curve or --compare: add one")
+    if args.thoughts is not None and args.look:
+        raise UserError(f"--thoughts is for asking problems: leave it out with --{args.look}")
     if len(args.paths) > 1 and args.look not in ("curve", "table", "compare"):
         raise UserError("several runs are for --curve, --table and --compare: name one")
     return {flag: vars(args)[flag] for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag in args}, args

@@ -98,8 +98,8 @@ SETTINGS = {
     "epochs":           (45, 50, COUNT, "epochs in all, over all stages"),
     "epochs_first":     (1, 5, ANY, "epochs in stage 0, where a method has stages; GSM8K: 6"),
     "epochs_per_stage": (1, 5, COUNT, "epochs in each later stage; GSM8K: 3"),
-    "grow_epochs":      (15, 0, ANY, "make new training problems every epoch, without distractors at first: "
-                                     "they come in over so many epochs of the last stage"),
+    "grow_epochs":      (15, 0, ANY, "new training problems every epoch, with distractors that come in over so "
+                                     "many, after the last stage's first; 0: always the same problems"),
     "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
     "stop":             ("constant", "constant", ("constant", "classifier"),
@@ -123,7 +123,7 @@ SETTINGS = {
     "float32":          (False, False, None, "no bfloat16 in a GPU's matrix products"),
     "seed":             (0, 0, ANY, "seed of weights and order"),
 }
-BUCKET = 8                  # batches of problems of like length are cut from so many random ones
+BUCKET = 8                  # sort this many batches' problems by length before cutting them
 MAX_NEW_TOKENS = 128        # tokens to write, at most, in evaluation
 
 
@@ -132,7 +132,7 @@ class Run:
     """What is trained, and what a checkpoint opens to."""
     gpt: GPT
     tokenizer: Tokenizer
-    settings: argparse.Namespace    # a value for each row of SETTINGS that applies
+    settings: argparse.Namespace    # a value for each row of SETTINGS
     stage: int
     last_stage: int
 
@@ -153,7 +153,7 @@ class Run:
 
 def batches(run, problems, rng):
     """An epoch: the problems in random order as batches of the run's stage, or, with --mix, now and then of a
-    random stage before it. Each is (how many tokens to predict, [micro-batch, ...]); the micro-batches go
+    random stage up to it. Each is (how many tokens to predict, [micro-batch, ...]); the micro-batches go
     through the model one after the other, to bound the memory, and share one optimizer step.
 
     A batch has problems of like length, which saves padding: each BUCKET of random batches is sorted.
@@ -235,8 +235,8 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
             part.backward()
             loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
-        upcoming = next(shuffled, None)     # make the next batch while a GPU still works on this one; the
-        if not norm.isfinite():             # norm waits for it, before a bad step gets into the weights
+        upcoming = next(shuffled, None)     # made while a GPU still works on this batch
+        if not norm.isfinite():             # waits for the GPU: a bad step must not get into the weights
             raise UserError(f"stage {run.stage}, epoch {1 + done // updates}: loss {loss.item()}, "
                             f"gradient norm {norm.item()} at step {update} of {updates}, "
                             f"learning rate {settings.lr * factor:.1e}: try a lower --lr")
@@ -257,11 +257,11 @@ def fresh(run, epoch, tested):
     """An epoch's own training problems (--grow_epochs), none of which is `tested`. Through the first
     `epochs_per_stage` epochs of the last stage a question has no distractors: to find a fact and to chain
     facts is learned there. Then each problem gets its own random share of them, until half of the problems
-    are whole.
+    are whole. All methods keep this timetable, also those without stages.
     """
     settings = run.settings
-    begin = settings.epochs_first + settings.epochs_per_stage * settings.stages
-    grown = min(1.0, max(0.0, (epoch + 1 - begin) / settings.grow_epochs))
+    easy = settings.epochs_first + settings.epochs_per_stage * settings.stages
+    grown = min(1.0, max(0.0, (epoch + 1 - easy) / settings.grow_epochs))
 
     def each(rng):
         return dict(distractors=min(1.0, 2 * grown * rng.random()))
@@ -300,8 +300,8 @@ def train(run, sets, folder, saved=None):
         # Every epoch seeds its own randomness, so a resumed run goes on exactly as an undisturbed one.
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         rng = random.Random(f"{settings.seed} {epoch}")
-        grow = settings.grow_epochs and settings.dataset in data.GENERATORS     # files have no new problems
-        shuffled = batches(run, fresh(run, epoch, tested) if grow else sets["train"], rng)
+        renew = settings.grow_epochs and settings.dataset in data.GENERATORS    # files have no new problems
+        shuffled = batches(run, fresh(run, epoch, tested) if renew else sets["train"], rng)
         total = settings.epochs * updates
         train_epoch(run, optimizers, shuffled, updates, epoch * updates, total, report)
 
@@ -410,7 +410,7 @@ def open_run(folder, device):
     """The best checkpoint of a run, ready to answer."""
     path = Path(folder) / "best.pt" if Path(folder).is_dir() else Path(folder)
     if not path.is_file():
-        raise UserError(f"no run in {folder}: best.pt is there after the first epoch")
+        raise UserError(f"there is no {path}: name a run's folder (best.pt is there after an epoch)")
     run, _ = read_run(path, device)
     run.gpt.eval()
     return run
@@ -425,7 +425,7 @@ def prepare(run, problems, name):
         length = sum(map(len, (question, *steps, answer))) + 2 + run.settings.c * run.settings.stages
         if length > size:
             raise UserError(f"{name} problem {i} ('{p.question[:40]}...') takes {length} positions, "
-                            f"but the model has {size}")
+                            f"but the model has {size}: shorten it, or lower --c or --stages")
 
 
 def test_problems(run, typed):
@@ -451,7 +451,8 @@ def test(folder, device, typed):
 def unusual(settings):
     """The settings that are not their column's, as flags: what a table of results must keep apart."""
     usual = data.defaults(SETTINGS, settings.setting, settings.dataset)
-    apart = ("dataset", "method", "setting", "seed", "data_seed", "stages", "micro_batch")
+    apart = {"dataset", "method", "setting", "seed", "data_seed", "stages", "micro_batch",
+             *(data.PROBLEM_SETTINGS.keys() - data.problem_flags(settings.dataset))}
     other = {k: v for k, v in vars(settings).items() if k in usual and k not in apart and v != usual[k]}
     flags = [f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k} {v}" for k, v in other.items()]
     return " ".join([f"--setting {settings.setting}"] * (settings.setting != "quick") + flags)
@@ -508,7 +509,9 @@ def fit(typed, folder, device, resume):
         for flag, value in typed.items():
             if value != vars(run.settings)[flag] and (flag, value) != ("stages", 0):    # 0: as many as needed
                 raise UserError(f"{folder} was begun with {flag} = {vars(run.settings)[flag]}, not {value}: "
-                                "resume it with that")
+                                f"leave out --{flag}, or name another --out")
+    elif (folder / "best.pt").exists():
+        raise UserError(f"{folder} holds a model, but no last.pt to go on from: choose another --out")
     settings = run.settings if saved else settings_of(typed)
     sets = data.problem_sets(settings)
     seen = {p.question for p in sets["train"]}

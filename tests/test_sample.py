@@ -198,8 +198,8 @@ def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, caps
     sample.main([*(str(tmp_path / f"{name}.jsonl") for name in "abcde"), "--table"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[1:]] == [line.split() for line in (
-        "prosqa cot 1 50.0 14.0 4 77.5 ± 1.9, 49.4", "prosqa coconut 2 93.0 ± 4.2 14.0 4 97.0 ± 0.3, 14.2",
-        "prosqa coconut 1 20.0 14.0 4 97.0 ± 0.3, 14.2 --c 2")]
+        "prosqa coconut 2 93.0 ± 4.2 14.0 4 97.0 ± 0.3, 14.2", "prosqa coconut 1 20.0 14.0 4 97.0 ± 0.3, 14.2 --c 2",
+        "prosqa cot 1 50.0 14.0 4 77.5 ± 1.9, 49.4")]
     assert set(sample.TABLE_1) == set(train.METHODS)
 
 
@@ -236,7 +236,7 @@ def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_instal
 @pytest.mark.parametrize("run, flags, says", [
     ("no_thought", "--corrupt", "no_thought has none"), ("coconut", "--plot a.png", "--plot draws"),
     ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "no log"),
-    ("coconut/best.pt", "--curve", "no log"), ("nowhere", "", "no run in"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
+    ("coconut/best.pt", "--curve", "no log"), ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
     ("coconut", "--dataset {sums} --parallel", "have a graph"), ("coconut", "--dataset {rules} --sweep_thoughts", "only ProsQA"),
     ("coconut", "--hops 2", "does not apply"), ("coconut {tmp}", "", "name one")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):

@@ -285,6 +285,12 @@ def test_eight_kills_leave_no_trace(finished, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_a_model_without_its_last_pt_is_not_overwritten(finished, tmp_path):
+    (tmp_path / "best.pt").write_bytes((finished / "best.pt").read_bytes())
+    with pytest.raises(UserError, match="no last.pt to go on from"):
+        train_tiny(tmp_path, "--resume")
+
+
 def test_a_run_is_tested_again_on_its_own_problems_or_on_the_same_from_files(finished, tmp_path):
     data.main(f"prosqa --nodes 9 --max_steps 3 --train_size 1 --valid_size 8 --test_size 8 --out {tmp_path}".split())
     own, folder, file = (train.main(["--eval_only", "--out", str(finished), "--device", "cpu", *more]) for more in (
@@ -413,7 +419,7 @@ def test_a_problem_longer_than_the_model_is_refused(opened):
     ("--n_head 5", "no multiple of --n_head 5"), ("--device abacus", "--device abacus"), ("--out {run}", "--resume"),
     ("{tiny} --out {run} --resume --lr 1", "begun with lr"), ("--method cot --stop classifier", "is for --method coconut, not cot"),
     ("--dataset gsm8k", "add --setting paper"), ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"),
-    ("--eval_only --out {tmp}", "no run in"), ("--init nothere --train_size 20", "there is no nothere")])
+    ("--eval_only --out {tmp}", "there is no"), ("--init nothere --train_size 20", "there is no nothere")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
     assert says in one_line(train.main, command.format(tmp=tmp_path, run=finished, tiny=" ".join(TINY)).split(), capsys)
