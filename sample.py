@@ -313,10 +313,11 @@ def draw(path, heads, rows):
             axes.set(xlabel=heads[0], ylim=(0, 1.02))
     if axes.lines:
         axes.legend(frameon=False, fontsize=8)
-        for i, mark in enumerate(columns[1]):
-            if isinstance(mark, str) and mark != columns[1][i - 1]:
-                axes.axvline(columns[0][i] - 0.5, color="0.85", zorder=0)
-                axes.text(columns[0][i] - 0.4, 1.03, mark if i else f"{heads[1]} {mark}", fontsize=7)
+        for x, mark, before in zip(columns[0], columns[1], (None, *columns[1])):
+            if isinstance(mark, str) and mark != before:
+                axes.set(xlabel=f"{heads[0]} (above: {heads[1]})")
+                axes.axvline(x - 0.5, color="0.85", zorder=0)
+                axes.text(x - 0.4, 1.03, mark, fontsize=7)
     try:
         plt.savefig(path, dpi=200)
     except ValueError as e:
