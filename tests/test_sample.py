@@ -179,8 +179,6 @@ def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(mo
         for one, two, name, p in ((7, 1, "b", p), (0, 3, "c", 2 / 2 ** 3), (0, 0, "d", 1))]
 
 
-# ---- the logs of runs
-
 def test_curves_are_the_logs_validation_records(runs, capsys):
     sample.main([str(runs / "coconut"), str(runs / "no_thought" / "log.jsonl"), "--curve"])
     one, two = ([r for r in records(runs / name) if r["kind"] == "valid"] for name in ("coconut", "no_thought"))

@@ -433,8 +433,6 @@ def test_a_bug_keeps_its_traceback_and_ctrl_c_gets_one_line(monkeypatch, capsys)
     assert capsys.readouterr().err.count("\n") == 1
 
 
-# ---- precision
-
 def test_a_run_trains_and_answers_under_its_autocast_and_stays_float32(tmp_path, monkeypatch):
     inside = set()
     for name in ("loss", "generate"):
