@@ -512,6 +512,8 @@ def fit(typed, folder, device, resume):
                                 f"leave out --{flag}, or name another --out")
     elif (folder / "best.pt").exists():
         raise UserError(f"{folder} holds a model, but no last.pt to go on from: choose another --out")
+    elif resume:
+        print(f"no checkpoint in {folder} yet: starting anew")
     settings = run.settings if saved else settings_of(typed)
     sets = data.problem_sets(settings)
     seen = {p.question for p in sets["train"]}
