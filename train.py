@@ -510,7 +510,7 @@ def fit(typed, folder, device, resume):
             if value != vars(run.settings)[flag] and (flag, value) != ("stages", 0):    # 0: as many as needed
                 raise UserError(f"{folder} was begun with {flag} = {vars(run.settings)[flag]}, not {value}: "
                                 f"leave out --{flag}, or name another --out")
-    elif (folder / "best.pt").exists():
+    elif (folder / "best.pt").exists() and not (folder / "log.jsonl").exists():
         raise UserError(f"{folder} holds a model, but no last.pt to go on from: choose another --out")
     elif resume:
         print(f"no checkpoint in {folder} yet: starting anew")
