@@ -8,13 +8,7 @@ left, and the probabilities of the first word that it could write are a picture 
     python sample.py RUN                    some test problems of the run, each thought in words
     python sample.py RUN --question "..."   a question of your own
     python sample.py RUN --thoughts 1       with another number of thoughts than the run was trained for
-    python sample.py RUN --tree             one problem's search tree
-    python sample.py RUN --sweep_thoughts   answers and written paths after 0, 1, 2, ... steps of thought
-    python sample.py RUN --parallel         how many nodes a thought keeps in view, over the test set
-    python sample.py RUN --corrupt          are the thoughts used? noise, another order, another problem's
-    python sample.py RUN RUN2 --curve       accuracy per epoch
-    python sample.py RUN RUN2 --compare     answers by number of steps; is the difference chance?
-    python sample.py RUN RUN2 --table       results by method, beside the paper's
+    python sample.py RUN --tree             one problem's search tree, or another look of LOOKS: see --help
 """
 
 import argparse
@@ -333,23 +327,27 @@ LOOKS = {"tree": "the search tree of a test problem (--n 2: of the second)",
          "parallel": "how many nodes a thought keeps in view",
          "corrupt": "accuracy with noise or other thoughts put in",
          "curve": "accuracy per epoch, of any number of runs",
-         "compare": "two runs or more on the same problems, by number of steps",
+         "compare": "two runs or more on the problems of the first, by number of steps",
          "table": "results by method, beside the paper's"}
 
 
-def look_at(look, runs, names, problems):
-    """The table of a look: heads and rows."""
-    filler, written = train.METHODS[runs[0].settings.method]
+SEARCHES = ("tree", "sweep_thoughts", "parallel")       # what would be written after fewer thoughts
+
+
+def refuse(look, thoughts, run, problems):
+    """A user error where a look does not suit the run or its problems; a warning where it says little."""
+    method, (filler, written) = run.settings.method, train.METHODS[run.settings.method]
+    graphs = all(data.told_edges(p.question) and data.told_edges(" ".join(p.steps)) for p in problems)
+    if look in SEARCHES and not graphs:
+        raise UserError(f"--{look}: only ProsQA's and ProntoQA's problems have a graph to look at")
     if look == "sweep_thoughts" and not all(data.told_edges(p.answer) for p in problems):
         raise UserError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
-    if look in ("parallel", "corrupt") and filler is None:
-        raise UserError(f"--{look} is for runs with thoughts or pauses: {names[0]} has none")
-    if look in ("sweep_thoughts", "parallel") and (written == "removed" or not runs[0].settings.mix):
+    if filler is None and (thoughts or look in ("tree", "parallel", "corrupt")):
+        raise UserError(f"this run was trained by {method}, without thoughts or pauses: leave out "
+                        f"--{look or 'thoughts'}")
+    if filler and look in SEARCHES and (written == "removed" or not run.settings.mix):
         print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
               "what is shown says little about what it has thought by then")
-    if look == "compare":
-        return compare(runs, names, problems)
-    return dict(sweep_thoughts=sweep, parallel=parallel, corrupt=corrupt)[look](runs[0], problems)
 
 
 def parse(argv):
@@ -391,17 +389,18 @@ def main(argv=None):
             problems = [data.Problem(args.question, [], "")]
         else:
             problems = train.test_problems(run, typed)
-        graph = all(data.told_edges(p.question) and data.told_edges(" ".join(p.steps)) for p in problems)
-        if args.look in ("tree", "sweep_thoughts", "parallel") and not graph:
-            raise UserError(f"--{args.look}: only ProsQA's and ProntoQA's problems have a graph to look at")
+        refuse(args.look, args.thoughts, run, problems)
         if args.look == "tree":
             return show_tree(run, problems[:args.n or 1][-1])
         if not args.look:
             n = run.fillers() if args.thoughts is None else args.thoughts
             stop = run.settings.stop == "classifier" and args.thoughts is None
             return show_answers(run, problems[:args.n or (None if args.wrong else 3)], n, stop, args.wrong)
-        names = [Path(path).name for path in args.paths]
-        heads, rows = look_at(args.look, runs, names, problems[:args.n])
+        some = problems[:args.n]
+        if args.look == "compare":
+            heads, rows = compare(runs, [Path(path).name for path in args.paths], some)
+        else:
+            heads, rows = dict(sweep_thoughts=sweep, parallel=parallel, corrupt=corrupt)[args.look](run, some)
     data.show_table(heads, rows)
     if args.plot:
         draw(args.plot, heads, rows)

@@ -98,8 +98,8 @@ SETTINGS = {
     "epochs":           (45, 50, COUNT, "epochs in all, over all stages"),
     "epochs_first":     (1, 5, ANY, "epochs in stage 0, where a method has stages; GSM8K: 6"),
     "epochs_per_stage": (1, 5, COUNT, "epochs in each later stage; GSM8K: 3"),
-    "grow_epochs":      (15, 0, ANY, "new training problems every epoch, with distractors that come in over so "
-                                     "many, after the last stage's first; 0: always the same problems"),
+    "grow_epochs":      (15, 0, ANY, "new training problems every epoch, with distractors that come in over "
+                                     "so many, after the last stage's first; 0: always the same problems"),
     "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
     "stop":             ("constant", "constant", ("constant", "classifier"),
@@ -417,7 +417,11 @@ def open_run(folder, device):
 
 
 def prepare(run, problems, name):
-    """Give problems their ids. Refuses one that, with all steps and fillers, is too long for the model."""
+    """Give problems their ids. Refuses problems of words that are new to the model, which it would have to
+    spell in bytes, and one that, with all steps and fillers, is too long for it."""
+    words = set(Tokenizer.of(problems[:100]).words) if run.tokenizer.words else set()   # GPT-2's has None
+    if len(words - set(run.tokenizer.words or ())) > len(words) / 2:
+        raise UserError(f"most words of these {name} problems are new to the model: it was trained on others")
     run.tokenizer.read(problems)
     size = run.gpt.config.block_size
     for i, p in enumerate(problems):
@@ -481,6 +485,8 @@ def settings_of(typed):
     settings = data.merged(data.defaults(SETTINGS, setting, dataset), typed)
     if dataset == "gsm8k" and setting == "quick":
         raise UserError("gsm8k is for a model that knows words: add --setting paper")
+    if settings.init != "scratch" and (shape := typed.keys() & {"n_layer", "n_head", "n_embd"}):
+        raise UserError(f"--init {settings.init} has its own shape: leave out --{', --'.join(sorted(shape))}")
     if settings.n_embd % settings.n_head:
         raise UserError(f"--n_embd {settings.n_embd} is no multiple of --n_head {settings.n_head}")
     if settings.stop == "classifier" and settings.method != "coconut":

@@ -232,14 +232,15 @@ def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_instal
 
 
 @pytest.mark.parametrize("run, flags, says", [
-    ("no_thought", "--corrupt", "no_thought has none"), ("coconut", "--plot a.png", "--plot draws"),
+    ("no_thought", "--corrupt", "without thoughts or pauses: leave out --corrupt"), ("cot", "--tree", "leave out --tree"),
+    ("cot", "--thoughts 2", "trained by cot, without thoughts"), ("coconut", "--plot a.png", "--plot draws"),
     ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "no log"),
     ("coconut/best.pt", "--curve", "no log"), ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
     ("coconut", "--dataset {sums} --parallel", "have a graph"), ("coconut", "--dataset {rules} --sweep_thoughts", "only ProsQA"),
     ("coconut", "--hops 2", "does not apply"), ("coconut {tmp}", "", "name one")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
     known = generated(n=2, nodes=9, max_steps=3)
-    data.write([data.Problem("One and one?", ["<<1+1=2>>"], "Two")], tmp_path / "sums.json")
+    data.write([data.Problem("Is Tom a bompus?", ["<<1+1=2>>"], "2")], tmp_path / "sums.json")
     data.write([data.Problem(p.question, p.steps, "True") for p in known], tmp_path / "rules.json")
     files = {name: tmp_path / f"{name}.json" for name in ("sums", "rules")}
     assert says in one_line(sample.main, f"{runs}/{run} {flags}".format(**files, tmp=tmp_path).split(), capsys)
