@@ -58,12 +58,16 @@ def test_the_readme_is_short_and_shows_the_definition_as_it_is():
 
 
 def test_the_model_in_the_box_thinks_what_the_readme_says(capsys):
-    """The best word of each thought; shares may differ in the last digit elsewhere."""
+    """The best word of each thought, and how it answers after fewer thoughts; on another processor a few answers may differ."""
     sample.main([str(ROOT / "results/model"), "--n", "10"])
     printed = capsys.readouterr().out
     best = [re.findall(r"^ *thought \d (.{9})", text, re.M) for text in (README, printed)]
     assert len(best[0]) == 5 and best[0] == best[1][:5]
     assert int(re.search(r"(\d+) of 10 right", printed)[1]) >= 9
+    sample.main([str(ROOT / "results/model"), "--sweep_thoughts"])
+    found = [float(share) for share in re.findall(r"^ +\d +([\d.]+)%", capsys.readouterr().out, re.M)]
+    first, more = re.search(r"([\d.]+) % right when it writes every step, and ([\d., ]+) %", README).groups()
+    assert found == pytest.approx([float(share) for share in (first, *more.split(", "))], abs=1)
 
 
 def counts_of(log):

@@ -19,8 +19,6 @@ PROBLEM = data.Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Ev
                        ["Tom is a ant.", "Every ant is a cat.", "Every cat is a dog."], "Tom is a dog.")
 
 
-# ---- asking
-
 def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(opened):
     (run, problems), gpt, tokenizer = opened, opened[0].gpt, opened[0].tokenizer
     for problem, thoughts in zip(problems, train.ask(run, problems, 3)[2]):

@@ -68,8 +68,6 @@ def test_papers_settings_are_the_papers():
         assert (paper.hops, paper.nodes, paper.min_steps, paper.max_steps, paper.parents) == (5, 28, 3, 6, 1.5)
 
 
-# ---- batches
-
 @pytest.fixture
 def some():
     problems = generated(n=40, nodes=9, max_steps=3)
