@@ -406,25 +406,26 @@ def encode(ids, tokenizer, filler=None, removed=0, n=0):
 class Batch:
     question: torch.Tensor      # (B, Tq) ids, padded on the right, where causal attention never looks
     length: torch.Tensor        # (B,) real tokens of each question
-    n: torch.Tensor             # (B,) how many continuous thoughts each problem takes
-    N: int                      # the most of them
+    n: int                      # how many continuous thoughts every problem takes
     language: torch.Tensor      # (B, Tl) input ids, padded on the right
     target: torch.Tensor        # (B, Tl) the id to predict at each place of `language`, -100 at padding
-    predicted: torch.Tensor     # (predicted,) where target.flatten() is no padding: found here on the CPU, as
-                                # N is, since looking for them on a GPU would mean waiting for it
+    predicted: torch.Tensor     # (predicted,) where target.flatten() is no padding: found here on the CPU,
+                                # since looking for it on a GPU would mean waiting for it
 
     def to(self, device):
         return Batch(*(v.to(device) if isinstance(v, torch.Tensor) else v for v in vars(self).values()))
 
 
 def collate(sequences):
-    """Sequences from `encode` to one Batch. Shorter rows end in padding: id 0, or -100 in the target."""
+    """Sequences from `encode`, all with as many thoughts, to one Batch. Shorter rows end in padding: id 0, or
+    -100 in the target."""
     def pad(rows, value=0):
         width = max(map(len, rows))
         return torch.tensor([row + [value] * (width - len(row)) for row in rows])
-    questions, n, languages = zip(*sequences)
+    questions, numbers, languages = zip(*sequences)
+    n, = set(numbers)
     target = pad([language[1:] for language in languages], -100)
-    return Batch(pad(questions), torch.tensor(list(map(len, questions))), torch.tensor(n), max(n),
+    return Batch(pad(questions), torch.tensor(list(map(len, questions))), n,
                  pad([language[:-1] for language in languages]), target,
                  (target.flatten() >= 0).nonzero()[:, 0])
 

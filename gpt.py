@@ -158,30 +158,29 @@ class GPT(nn.Module):
         """Language mode's input: ids (B, T) -> (B, T, C). forward adds positions, also to thoughts."""
         return self.wte(ids)
 
-    def forward(self, x, positions=None, mask=None, cache=None, only=None):
+    def forward(self, x, cache=None, length=None, only=None):
         """Run the transformer over T new input vectors.
 
-        x          (B, T, C)  input embeddings: of words, or continuous thoughts
-        positions  (B, T)     their positions; None counts on from the cache
-        mask       (B, S)     True at the columns, cached and new, that hold something; None when all do, or
-                              when the others come last, where causal attention never looks
-        cache      per layer the keys and values of the first pass and of all later ones, as two pairs of
-                   (B, nh, -, hs), together S - T columns; None at the start
-        only       (B,)       the one position of each row whose hidden state is wanted: the last block then
-                   computes no other beyond its attention
+        x       (B, T, C)  input embeddings: of words, or continuous thoughts
+        cache   per layer the keys and values of the first pass and of all later ones, as two pairs of
+                (B, nh, -, hs), together S - T columns; None at the start
+        length  (B,)       for passes after the first: how long each row of the first was. The rest of it is
+                           padding, which nothing sees and which takes no position
+        only    (B,)       the one position of each row whose hidden state is wanted: the last block then
+                           computes no other beyond its attention
         Returns the last hidden states (B, T, C), or (B, 1, C) with `only`, after the final layer norm, and
-        the cache, grown by T.
+        the cache, grown by T. In the first pass padding comes last, where causal attention never looks.
         """
         T, seen = x.size(1), columns_of(cache)
-        if positions is None:
-            positions = torch.arange(seen, seen + T, device=x.device)
-        if mask is not None:
-            mask = mask[:, None, None, :]                                                    # (B, 1, 1, S)
-        if T > 1 and (mask is not None or seen):
-            causal = torch.ones(T, seen + T, dtype=torch.bool, device=x.device).tril(seen)   # (T, S)
-            mask = causal if mask is None else causal & mask                                 # (B, 1, T, S)
-        bias = None                             # none is needed: causal, and all columns hold something
-        if mask is not None:
+        positions, bias = torch.arange(seen, seen + T, device=x.device), None       # bias None: plain causal
+        if cache:
+            mask = torch.ones(T, seen + T, dtype=torch.bool, device=x.device).tril(seen)        # (T, S)
+            if length is not None:
+                first = cache[0][0][0].size(2)
+                real = torch.arange(first, device=x.device) < length[:, None]                   # (B, first)
+                mask = mask & F.pad(real, (0, seen + T - first), value=True)[:, None, None]     # (B, 1, T, S)
+                positions = positions - (first - length)[:, None]                               # (B, T)
+                positions = positions.clamp(max=self.config.block_size - 1)     # padding at the end, no more
             bias = torch.zeros(mask.shape, device=x.device, dtype=x.dtype).masked_fill(~mask, -math.inf)
         x = self.drop(x + self.wpe(positions))
         grown = []

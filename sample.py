@@ -56,13 +56,13 @@ def show_answer(problem, text, thoughts):
     print(f"truth     {problem.answer}   {right}\n" if problem.answer else "")
 
 
-def show_answers(run, problems, n, stop, only_mistakes):
+def show_answers(run, problems, n, only_mistakes):
     """The problems, one after the other: what the model thought, in words, and what it wrote."""
-    texts, _, thoughts, numbers = train.ask(run, problems, n, stop)
+    texts, _, thoughts = train.ask(run, problems, n)
     right = list(map(data.grade, problems, texts))
     for i, problem in enumerate(problems):
         if not (only_mistakes and right[i]):
-            show_answer(problem, texts[i], in_words(run, thoughts[i, :numbers[i]]))
+            show_answer(problem, texts[i], in_words(run, thoughts[i]))
     if problems[0].answer:
         print(f"{sum(right)} of {len(problems)} right")
 
@@ -93,8 +93,8 @@ def node_values(run, problem, k):
     batch = data.collate([data.encode((question, [], row), tokenizer, filler, 0, n) for row in ids])
     batch = batch.to(gpt.wte.weight.device)
     with run.autocast():
-        state = coconut.think(gpt, batch.question, batch.length, batch.n)
-        hidden, _, _ = coconut.speak(gpt, batch.language, batch.length, batch.n, *state)
+        thoughts, cache = coconut.think(gpt, batch.question, batch.length, batch.n)
+        hidden, _ = coconut.speak(gpt, batch.language, batch.length, thoughts, cache)
         losses = F.cross_entropy(gpt.logits(hidden).mT, batch.target, reduction="none")     # (nodes, Tl)
     return dict(zip(nodes, (-losses[:, forced:].sum(1)).exp().tolist()))
 
@@ -212,7 +212,7 @@ def compare(runs, names, problems):
     """
     right = []
     for run in runs:
-        texts, *_ = train.ask(run, problems, run.fillers(), run.settings.stop == "classifier")
+        texts, *_ = train.ask(run, problems, run.fillers())
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
     rows = []
     for steps in sorted({len(p.steps) for p in problems}):
@@ -394,8 +394,7 @@ def main(argv=None):
             return show_tree(run, problems[:args.n or 1][-1])
         if not args.look:
             n = run.fillers() if args.thoughts is None else args.thoughts
-            stop = run.settings.stop == "classifier" and args.thoughts is None
-            return show_answers(run, problems[:args.n or (None if args.wrong else 3)], n, stop, args.wrong)
+            return show_answers(run, problems[:args.n or (None if args.wrong else 3)], n, args.wrong)
         some = problems[:args.n]
         if args.look == "compare":
             heads, rows = compare(runs, [Path(path).name for path in args.paths], some)

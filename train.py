@@ -49,7 +49,7 @@ def schedule(settings, stage, steps):
         input     ssss   ttsss   ttttss   tttttts  tttttt       t: thought, s: written step; then the answer
 
     A problem with fewer steps than the stage still gets stage * c fillers, so in the last stage, and when it
-    is tested, all get K * c; with --stop classifier it gets c for each of its own steps.
+    is tested, all get K * c.
     """
     filler, written = METHODS[settings.method]
     K, c, total = settings.stages, settings.c, sum(steps)
@@ -63,7 +63,7 @@ def schedule(settings, stage, steps):
     else:                           # staged: the first steps are gone, with c fillers for each
         replaced = min(stage, K)
         removed = total if stage > K else sum(steps[:replaced])
-        n = c * (min(replaced, len(steps)) if settings.stop == "classifier" else replaced)
+        n = replaced * c
     return removed, n if filler else 0
 
 
@@ -102,8 +102,6 @@ SETTINGS = {
                                      "so many, after the last stage's first; 0: always the same problems"),
     "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
-    "stop":             ("constant", "constant", ("constant", "classifier"),
-                         "what ends the thoughts: the number K * c, or a classifier"),
     **data.PROBLEM_SETTINGS,
     # the model
     "init":             ("scratch", "gpt2", None, "scratch, gpt2, a copy of its file, or a run's folder"),
@@ -137,7 +135,7 @@ class Run:
     last_stage: int
 
     def fillers(self):
-        """How many fillers a test problem gets: what one of K steps does. The classifier may stop earlier."""
+        """How many fillers a test problem gets: what one of K steps does."""
         return schedule(self.settings, self.stage, [0] * self.settings.stages)[1]
 
     def autocast(self):
@@ -181,12 +179,11 @@ def batches(run, problems, rng):
 
 
 @torch.no_grad()
-def ask(run, problems, n, stop=False, given=None):
-    """What the model writes after n fillers: texts, the number of tokens of each, the thoughts (P, N, C), and
-    how many of them each problem took (P,).
+def ask(run, problems, n, given=None):
+    """What the model writes after n fillers: texts, the number of tokens of each, and the thoughts (P, n, C).
 
-    stop: the run's classifier may end the thoughts earlier. given (P, j, C): vectors in place of the first j
-    thoughts, or of pauses: reading those one by one gives the same as reading them together.
+    given (P, j, C): vectors in place of the first j thoughts, or of pauses: reading those one by one gives
+    the same as reading them together.
     """
     filler = "thought" if given is not None else METHODS[run.settings.method][0]
     run.tokenizer.read(problems)
@@ -196,22 +193,21 @@ def ask(run, problems, n, stop=False, given=None):
         batch = data.collate([data.encode(p.ids, run.tokenizer, filler, 0, n) for p in problems[some]])
         batch = batch.to(run.gpt.wte.weight.device)
         with run.autocast():
-            answers.append(coconut.generate(run.gpt, batch, eos, MAX_NEW_TOKENS, stop,
+            answers.append(coconut.generate(run.gpt, batch, eos, MAX_NEW_TOKENS,
                                             None if given is None else given[some]))
-    written, thoughts, numbers = zip(*answers)
+    written, thoughts = zip(*answers)
     written = [ids for some in written for ids in some]
     texts = [run.tokenizer.decode([i for i in ids if i != eos]) for ids in written]
-    return texts, [len(ids) for ids in written], torch.cat(thoughts), torch.cat(numbers)
+    return texts, [len(ids) for ids in written], torch.cat(thoughts)
 
 
 def evaluate(run, problems):
-    """Answer every problem with the stage's number of thoughts: how many are right, the mean number of tokens
-    made (thoughts too, as the paper counts; pauses are given) and of thoughts among them."""
+    """Answer every problem with the stage's number of thoughts: how many are right, and the mean number of
+    tokens made, thoughts too, as the paper counts; pauses are given."""
     run.gpt.eval()
-    texts, lengths, _, numbers = ask(run, problems, run.fillers(), run.settings.stop == "classifier")
-    total, thoughts = len(problems), numbers.sum().item() / len(problems)
-    return dict(correct=sum(map(data.grade, problems, texts)), total=total,
-                tokens=sum(lengths) / total + thoughts, thoughts=thoughts)
+    texts, lengths, thoughts = ask(run, problems, run.fillers())
+    return dict(correct=sum(map(data.grade, problems, texts)), total=len(problems),
+                tokens=sum(lengths) / len(problems) + thoughts.size(1))
 
 
 LINES_PER_EPOCH = 4
@@ -221,7 +217,7 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
     """One pass over the training problems: `updates` shuffled batches, after `done` of the run's `total`."""
     gpt, settings = run.gpt.train(), run.settings
     every, clock, device = max(1, updates // LINES_PER_EPOCH), time.time(), gpt.wte.weight.device
-    classifier, upcoming, losses = settings.stop == "classifier", next(shuffled), []
+    upcoming, losses = next(shuffled), []
     for update in range(1, updates + 1):
         predicted, micros = upcoming
         factor = lr_factor(done, total, settings.warmup, settings.decay)
@@ -230,7 +226,7 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
         loss = torch.zeros((), device=device)       # the mean over the predicted tokens of the whole batch
         for micro in micros:
             with run.autocast():
-                part = coconut.loss(gpt, micro.to(device), settings.detach_thoughts, classifier)
+                part = coconut.loss(gpt, micro.to(device), settings.detach_thoughts)
             part = part * (len(micro.predicted) / predicted)
             part.backward()
             loss += part.detach()
@@ -489,8 +485,6 @@ def settings_of(typed):
         raise UserError(f"--init {settings.init} has its own shape: leave out --{', --'.join(sorted(shape))}")
     if settings.n_embd % settings.n_head:
         raise UserError(f"--n_embd {settings.n_embd} is no multiple of --n_head {settings.n_head}")
-    if settings.stop == "classifier" and settings.method != "coconut":
-        raise UserError(f"--stop classifier is for --method coconut, not {settings.method}")
     return settings
 
 

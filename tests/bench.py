@@ -56,7 +56,7 @@ def batch_of(size, stage, device, n=None):
 def flops(config, batch):
     """FLOPs of one forward and backward of the batch: see above."""
     L, C, B = config.n_layer, config.n_embd, len(batch.length)
-    T = batch.question.size(1) + int(batch.n[0]) + batch.language.size(1)
+    T = batch.question.size(1) + batch.n + batch.language.size(1)
     return 3 * B * (24 * L * C ** 2 * T + 4 * L * C * T * (T + 1) / 2 + 2 * V * C * batch.language.size(1))
 
 
@@ -102,8 +102,7 @@ class Bench:
         def run():
             with self.autocast():
                 if explicit:
-                    n = int(batch.n[0])
-                    logits = coconut.explicit_forward(gpt, batch.question, n, batch.language)
+                    logits = coconut.explicit_forward(gpt, batch.question, batch.n, batch.language)
                     loss = F.cross_entropy(logits.flatten(0, 1).float(), batch.target.flatten())
                 else:
                     loss = coconut.loss(gpt, batch)

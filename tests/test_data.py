@@ -399,15 +399,15 @@ def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
 
 def test_a_batch_is_padded_on_the_right_where_nothing_is_predicted(tokenizer, mixed):
     tokenizer.read(mixed)
-    made = [encode(p.ids, tokenizer, "thought", 5 * i, i) for i, p in enumerate(mixed[:300:60])]
+    made = [encode(p.ids, tokenizer, "thought", 5 * i, 4) for i, p in enumerate(mixed[:300:60])]
     batch = collate(made)
     for i, (question, n, language) in enumerate(made):
         assert batch.question[i].tolist() == question + [0] * (batch.question.size(1) - len(question))
         end = [0] * (batch.language.size(1) + 1 - len(language))
         assert batch.language[i].tolist() == language[:-1] + end and batch.target[i].tolist() == language[1:] + [-100 for _ in end]
-        assert (batch.length[i], batch.n[i]) == (len(question), n)
+        assert (batch.length[i], batch.n) == (len(question), n)
     assert batch.question.size(1) == max(len(q) for q, _, _ in made) and batch.language.size(1) + 1 == max(len(x) for *_, x in made)
-    assert batch.N == 4 and batch.predicted.tolist() == [i for i, t in enumerate(batch.target.flatten().tolist()) if t != -100]
+    assert batch.predicted.tolist() == [i for i, t in enumerate(batch.target.flatten().tolist()) if t != -100]
 
 
 # ---- Grading ---------------------------------------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ def test_problems_from_elsewhere_are_asked_and_shown_in_100_columns(finished, tm
 
 def test_an_answer_is_right_where_it_is_and_wrong_where_not_and_counted(finished, opened, capsys, monkeypatch):
     first, second = opened[1][:2]
-    monkeypatch.setattr(train, "ask", lambda *_: ([f"### {first.answer}"] * 2, [9, 9], torch.zeros(2, 0, 16), torch.zeros(2, dtype=int)))
+    monkeypatch.setattr(train, "ask", lambda *_: ([f"### {first.answer}"] * 2, [9, 9], torch.zeros(2, 0, 16)))
     for flags, shown in ([], [first, second]), (["--wrong"], [second]):
         sample.main([str(finished), "--n", "2", *flags])
         lines = capsys.readouterr().out.splitlines()
@@ -53,7 +53,7 @@ def test_an_answer_is_right_where_it_is_and_wrong_where_not_and_counted(finished
 
 
 def test_a_question_of_your_own_is_answered(finished, capsys, monkeypatch):
-    monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16), batch.n))
+    monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: ([batch.question[0, 4:6].tolist()], torch.zeros(1, 0, 16)))
     sample.main([str(finished), "--question", "Alex is a bompus. Is Alex a bompus or a teapot?"])
     assert capsys.readouterr().out.splitlines()[1] == "written    a bompus"
 
@@ -145,7 +145,7 @@ def test_what_is_put_in_the_thoughts_places_is_what_the_table_says(runs, method,
     assert [row[0] for row in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)),
                                         *["in reverse order", "in random order", "another problem's"] * (method == "coconut")]
     asked = asked[method == "coconut":]          # the first was for the thoughts themselves
-    texts, _, thoughts, _ = true_ask(run, problems, 3)
+    texts, _, thoughts = true_ask(run, problems, 3)
     assert asked[0][0] == texts and [row[2] for row in rows] == [sum(map(data.grade, problems, texts)) / 8 for texts, _ in asked]
     own = thoughts if method == "coconut" else run.gpt.wte.weight[run.tokenizer.pause].expand(8, 3, -1)
     noise = asked[3][1]
@@ -166,8 +166,8 @@ def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(mo
     problems = [data.Problem(f"{i}?", ["s"] * (1 + i % 2), str(i)) for i in range(12)]
     right = {"a": {0, 1, 2, 3, 4, 5, 6, 7, 8}, "b": {0, 1, 9}, "c": set(range(12))}
     monkeypatch.setattr(train, "ask", lambda run, ps, *_: (
-        [f"### {p.answer if int(p.answer) in right[run.gpt] else 'x'}" for p in ps], None, None, None))
-    runs = [train.Run(name, None, Namespace(method="no_cot", stages=1, c=1, stop="constant"), 0, 0) for name in "abca"]
+        [f"### {p.answer if int(p.answer) in right[run.gpt] else 'x'}" for p in ps], None, None))
+    runs = [train.Run(name, None, Namespace(method="no_cot", stages=1, c=1), 0, 0) for name in "abca"]
     heads, rows = sample.compare(runs, "abcd", problems)
     assert heads == ["steps", "problems", *"abcd"] and rows == [(1, 6, 5/6, 1/6, 6/6, 5/6), (2, 6, 4/6, 2/6, 6/6, 4/6)]
     outcomes = [bin(i).count("1") for i in range(2 ** 8)]

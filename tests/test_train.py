@@ -23,7 +23,7 @@ from gpt import GPT, GPTConfig, UserError, from_pretrained
 # ---- the curriculum
 
 def settings(**other):
-    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0, float32=False, stop="constant") | other)
+    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0, float32=False) | other)
 
 
 def a_run(tokenizer, stage, gpt=None, **other):
@@ -34,9 +34,7 @@ def test_schedule_of_coconut_is_the_papers_table():
     """c = 2, K = 3, a problem of 4 steps: GSM8K's stages, the last of which removes what is left. A short one gets as many thoughts."""
     assert [train.schedule(settings(c=2), s, [1, 2, 4, 8]) for s in range(5)] == [(0, 0), (1, 2), (3, 4), (7, 6), (15, 6)]
     assert [train.schedule(settings(stages=6), s, [5, 5]) for s in (3, 6)] == [(10, 3), (10, 6)]
-    args = settings(stages=6, c=2, stop="classifier")       # its own number, and at test time the most
-    assert [train.schedule(args, s, [5, 5, 5]) for s in (0, 2, 6)] == [(0, 0), (10, 4), (15, 6)]
-    assert [train.Run(None, None, args, s, 6).fillers() for s in (0, 2, 6)] == [0, 4, 12]
+    assert [train.Run(None, None, settings(stages=6, c=2), s, 6).fillers() for s in (0, 2, 6)] == [0, 4, 12]
     assert [train.last_stage_of(settings(), longest) for longest in (3, 4)] == [3, 4]
     args = settings(epochs_first=2, epochs_per_stage=3)
     assert [train.stage_at(e, args, 2) for e in range(10)] == [0, 0, 1, 1, 1, 2, 2, 2, 2, 2]
@@ -78,9 +76,9 @@ def some():
 
 def rows(run, problems, seed=0):
     """(question, target, thoughts) of every example in an epoch's batches, as lists without padding."""
-    return [(tuple(q[:n].tolist()), tuple(i for i in t.tolist() if i >= 0), k.item())
+    return [(tuple(q[:n].tolist()), tuple(i for i in t.tolist() if i >= 0), micro.n)
             for _, micros in train.batches(run, problems, random.Random(seed)) for micro in micros
-            for q, n, t, k in zip(micro.question, micro.length, micro.target, micro.n)]
+            for q, n, t in zip(micro.question, micro.length, micro.target)]
 
 
 def test_stage_k_replaces_the_first_k_steps_of_every_problem_once_in_another_order_each_epoch(some):
@@ -148,14 +146,13 @@ def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share
 
 # ---- the optimizer
 
-@pytest.mark.parametrize("stop", ["constant", "classifier"])
-def test_micro_batches_give_the_gradient_of_the_whole_batch(some, stop):
+def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
     """Also where the pieces predict different numbers of tokens, as here, where every third problem has lost a step."""
     problems, _ = some
     logs, grads = [], []
     for micro_batch in (40, 7):
         run = train.begin(settings(
-            batch_size=40, micro_batch=micro_batch, stop=stop, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0, init="scratch",
+            batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0, init="scratch",
             detach_thoughts=False, lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0), problems)
         train.prepare(run, problems, "train")
         for p in problems[1::3]:
@@ -304,7 +301,7 @@ def test_counting_tokens_counts_thoughts_but_not_pauses(runs, method, made):
     result = train.evaluate(run, problems)
     rows = (data.encode(p.ids, run.tokenizer, train.METHODS[method][0], 0, 3) for p in problems)
     written = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, 128)[0][0]) for row in rows]
-    assert result["tokens"] == made + sum(written) / 8 and result["thoughts"] == made
+    assert result["tokens"] == made + sum(written) / 8
 
 
 def test_evaluation_counts_the_problems_whose_answer_is_right(opened, monkeypatch):
@@ -312,7 +309,7 @@ def test_evaluation_counts_the_problems_whose_answer_is_right(opened, monkeypatc
     run, problems = opened
     texts = iter(["### " + problems[i - i % 2].answer for i in range(8)])
     monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: (
-        [run.tokenizer.encode(next(texts)) + [run.tokenizer.eos] for _ in batch.length], torch.zeros(len(batch.length), 1, 1), batch.n))
+        [run.tokenizer.encode(next(texts)) + [run.tokenizer.eos] for _ in batch.length], torch.zeros(len(batch.length), 1, 1)))
     result = train.evaluate(run, problems)
     assert (result["correct"], result["total"]) == (4, 8)
 
@@ -320,16 +317,10 @@ def test_evaluation_counts_the_problems_whose_answer_is_right(opened, monkeypatc
 def test_answers_come_in_order_beyond_one_batch(opened):
     """70 problems, more than go into a batch, and given vectors that say whose they are."""
     (run, _), problems, given = opened, generated(n=70, nodes=9, max_steps=3), torch.randn(70, 2, 16)
-    texts, _, thoughts, numbers = train.ask(run, problems, 4, given=given)
-    assert torch.equal(thoughts[:, :2], given) and thoughts.shape == (70, 4, 16) and set(numbers.tolist()) == {4}
+    texts, _, thoughts = train.ask(run, problems, 4, given=given)
+    assert torch.equal(thoughts[:, :2], given) and thoughts.shape == (70, 4, 16)
     for i in (0, 31, 32, 69):
         assert train.ask(run, [problems[i]], 4, given=given[i:i + 1])[0] == [texts[i]]
-
-
-def test_a_run_with_the_classifier_reports_how_many_thoughts_it_took(tmp_path):
-    out = train_tiny(tmp_path / "stop", "--stop", "classifier", "--min_steps", "1", "--lr", "0.01")
-    taken = train.ask(*open_tiny(out), 3, stop=True)[3].tolist()
-    assert records(out)[-1]["thoughts"] == pytest.approx(sum(taken) / 8) and 1 <= min(taken) < 3
 
 
 def test_a_test_record_says_what_is_unusual_about_its_run(finished):
@@ -415,7 +406,7 @@ def test_a_problem_longer_than_the_model_is_refused(opened):
     ("--dataset nothere", "no dataset nothere"), ("--dataset {run}/log.jsonl", "no dataset"), ("--dataset {tmp}", "must hold exactly one"),
     ("--dataset {tmp} --data_seed 1", "--data_seed does not apply"), ("--dataset prontoqa --nodes 9", "does not apply to prontoqa"),
     ("--n_head 5", "no multiple of --n_head 5"), ("--device abacus", "--device abacus"), ("--out {run}", "--resume"),
-    ("{tiny} --out {run} --resume --lr 1", "begun with lr"), ("--method cot --stop classifier", "is for --method coconut, not cot"),
+    ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
     ("--dataset gsm8k", "add --setting paper"), ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"),
     ("--eval_only --out {run} --dataset prontoqa", "new to the model"), ("--init {run} --n_head 1", "its own shape: leave out --n_head"),
     ("--eval_only --out {tmp}", "there is no"), ("--init nothere --train_size 20", "there is no nothere")])
@@ -459,7 +450,7 @@ def test_bf16_is_a_gpus_that_is_able_to_unless_float32_is_asked_for(monkeypatch)
 FLAGS = {flag: f"--{flag} {2 * usual or 1}" if not isinstance(usual, bool) else f"--{flag}"
          for flag, (usual, *_) in train.SETTINGS.items() if not isinstance(usual, str) and flag != "float32"} | {
     "dataset": "--dataset prontoqa", "method": "--method no_thought", "setting": "--setting paper --init scratch",
-    "stop": "--stop classifier", "stages": "--stages 2", "epochs": "--epochs 3", "epochs_first": "--epochs_first 1",
+    "stages": "--stages 2", "epochs": "--epochs 3", "epochs_first": "--epochs_first 1",
     "mix": ("--mix 0", "--mix 1"), "decay": "--decay 0", "dropout": "--dropout 0.2", "batch_size": "--batch_size 8",
     "hops": ("--dataset prontoqa --hops 2", "--dataset prontoqa --hops 1"), "micro_batch": "--micro_batch 4", "nodes": "--nodes 10",
     "min_steps": "--min_steps 1", "max_steps": "--max_steps 4", "even_steps": ("--min_steps 2", "--min_steps 2 --even_steps"),
