@@ -50,7 +50,7 @@ def think(gpt, question, length, n, detach=False, given=None):
 
     question (B, Tq) ids padded on the right, length (B,) of each, n thoughts for every problem; detach stops
     gradients between thoughts; given (B, j, C) takes the place of the first j thoughts, to find out what they
-    are worth (sample.py). Returns the thoughts (B, n, C), the last of which is still to be read, and the cache.
+    are worth (sample.py). Returns the thoughts (B, n, C), the last of them not yet read, and the cache.
     """
     def next_input(i, hidden):          # (B, 1, C) the last hidden state, unless another vector is given
         if given is not None and i < given.size(1):
@@ -72,7 +72,7 @@ def speak(gpt, language, length, thoughts, cache):
     language (B, Tl) ids; length (B,) as in think; thoughts (B, n, C) and cache from think -> the last hidden
     states at the language tokens (B, Tl, C), and the cache grown.
     """
-    x = torch.cat([thoughts[:, -1:], gpt.embed(language)], dim=1)       # (B, 1 + Tl, C), without the 1 if n is 0
+    x = torch.cat([thoughts[:, -1:], gpt.embed(language)], dim=1)   # (B, 1 + Tl, C); without the 1 if n is 0
     hidden, cache = gpt(x, cache, length)
     return hidden[:, -language.size(1):], cache
 
@@ -85,7 +85,7 @@ def loss(gpt, batch, detach=False):
     thoughts, cache = think(gpt, batch.question, batch.length, batch.n, detach)
     hidden, _ = speak(gpt, batch.language, batch.length, thoughts, cache)
     hidden, target = hidden.flatten(0, 1)[batch.predicted], batch.target.flatten()[batch.predicted]
-    return F.cross_entropy(gpt.logits(hidden), target)                  # the head sees only these: (predicted, V)
+    return F.cross_entropy(gpt.logits(hidden), target)              # the head sees only these: (predicted, V)
 
 
 @torch.no_grad()
