@@ -9,6 +9,7 @@ sequences that Coconut trains on:
 
     python data.py prosqa              one problem worked out: text, tokens, thoughts and loss at three stages
     python data.py prosqa --out DIR    write train.json, valid.json and test.json in the official format
+    python data.py FILE.json           can these ProsQA questions be answered from their own sentences?
 """
 
 import argparse
@@ -492,8 +493,36 @@ def classify_path(problem, text, partial=False):
     return "Correct Path" if distance[start] + len(path) == distance[target] else "Longer Path"
 
 
+def asked(problem):
+    """Of a ProsQA problem: the entity asked about, the candidate that is the answer, and the other one."""
+    found = re.search(r"Is (\w+) an? (\w+) or (\w+)\?", problem.question)
+    if not found:
+        raise UserError(f"'{problem.question[-40:]}' is no question of ProsQA")
+    entity, one, two = found.groups()
+    return (entity, one, two) if problem.answer.strip(".").split()[-1] == one else (entity, two, one)
+
+
+def sound(problem):
+    """Can a ProsQA question be answered from its own sentences? Three times True or False: the answer can be
+    reached from the entity, the other candidate cannot, and the steps are a shortest path to the answer."""
+    entity, answer, other = asked(problem)
+    reached = distances(told_edges(problem.question).values(), entity)
+    return (answer in reached, other not in reached,
+            classify_path(problem, "\n".join(problem.steps)) == "Correct Path")
+
+
 # ------------------------------------------------------------------------------------------------------------
-# python data.py prosqa
+# python data.py prosqa, python data.py FILE.json
+
+def check(problems):
+    """Print how many problems are sound, by their number of steps."""
+    rows = []
+    for steps in sorted({len(p.steps) for p in problems}):
+        facts = [sound(p) for p in problems if len(p.steps) == steps]
+        rows.append((steps, len(facts), *map(sum, zip(*facts)), sum(map(all, facts))))
+    rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:])))
+    show_table(["steps", "problems", "answer\nin reach", "the other\nout of reach", "steps a\nshortest path", "sound"], rows)
+
 
 def worked_example(problem, tokenizer):
     """Print the problem as Coconut sees it (c = 1) at the first, a middle and the last stage."""
@@ -637,10 +666,15 @@ def run_or_explain(main):
 
 def main(argv=None):
     parser = Parser(description="Make problems, by default the paper's. Without --out, show one worked out.")
-    parser.add_argument("dataset", nargs="?", default="prosqa", choices=GENERATORS)
+    parser.add_argument("dataset", nargs="?", default="prosqa",
+                        help="prosqa or prontoqa; or a file of ProsQA problems: is each of them sound?")
     parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
     add_flags(parser, PROBLEM_SETTINGS)
     args = parser.parse_args(argv)
+    if Path(args.dataset).is_file():
+        return check(read(args.dataset))
+    if args.dataset not in GENERATORS:
+        raise UserError(f"there is no {args.dataset}: say prosqa or prontoqa, or name a file")
     settings = merged(defaults(PROBLEM_SETTINGS, "paper", args.dataset), vars(args))
     if args.out:
         Path(args.out).mkdir(parents=True, exist_ok=True)

@@ -153,12 +153,27 @@ def sweep(run, problems):
     return ["steps of\nthought", "answer\nright", *(name.replace(" ", "\n") for name in names)], rows
 
 
+def twin(problem):
+    """(a problem, its number of steps) with the same sentences, but about somebody of whom the other candidate
+    is true and not this answer, so that it is the other answer that is right. None where there is nobody."""
+    edges, (entity, answer, other) = data.told_edges(problem.question).values(), data.asked(problem)
+    for somebody in sorted({u for u, _ in edges} - {v for _, v in edges}):
+        reached = data.distances(edges, somebody)
+        if other in reached and answer not in reached:
+            question = problem.question.replace(f"Is {entity} a", f"Is {somebody} a")
+            return data.Problem(question, [], f"{somebody} is a {other}."), reached[other]
+    return None
+
+
 def corrupt(run, problems):
     """Accuracy when the thoughts (or pauses) are tampered with: what was done, and the answers right.
 
     Noise has the mean and standard deviation of the numbers in all thoughts of the test set. Whatever is put
     in is fed back as the input, so that thoughts after it see it; another order and another problem's are of
-    the run's own, untouched thoughts. Another problem is one with as many steps, where there is one.
+    the run's own, untouched thoughts. Another problem is one with as many steps, where there is one. A twin
+    (ProsQA; see there) differs only in who is asked about, so an answer that follows the twin's thoughts is
+    wrong; the last row says how many of the twins are answered right. Only twins count whose number of steps
+    occurs in the test set.
     """
     torch.manual_seed(0)
     n, pauses = run.fillers(), train.METHODS[run.settings.method][0] == "pause"
@@ -168,21 +183,28 @@ def corrupt(run, problems):
         own = train.ask(run, problems, n)[2]                                            # (P, n, C)
     noise = own.mean() + own.std() * torch.randn_like(own)
     # Every pause is given: `ask` would fill the rest with thoughts.
-    cases = [(f"noise for the first {j} of {n}" if j else "untouched",
+    cases = [(f"noise for the first {j} of {n}" if j else "untouched", problems,
               torch.cat([noise[:, :j], own[:, j if pauses else n:]], dim=1)) for j in range(n + 1)]
     if not pauses:                                          # which are all alike
         shuffled = torch.stack([one[torch.randperm(n).to(one.device)] for one in own])
-        cases += [("in reverse order", own.flip(1)), ("in random order", shuffled)]
+        cases += [("in reverse order", problems, own.flip(1)), ("in random order", problems, shuffled)]
     if not pauses and len(problems) > 1:
         def another(i):                                     # the next one with as many steps, or the next one
             others = [*range(i + 1, len(problems)), *range(i)]
             return next((j for j in others if len(problems[j].steps) == len(problems[i].steps)), others[0])
-        cases.append(("another problem's", own[[another(i) for i in range(len(problems))]]))
+        cases.append(("another problem's", problems, own[[another(i) for i in range(len(problems))]]))
+    if not pauses and data.told_edges(problems[0].answer):
+        lengths = {len(p.steps) for p in problems}
+        pairs = [(p, found[0]) for p in problems if (found := twin(p)) and found[1] in lengths]
+        if pairs:
+            some, twins = zip(*pairs)
+            thoughts = train.ask(run, twins, n)[2]
+            cases += [("its twin's", some, thoughts), ("the twins, with their own", twins, thoughts)]
     rows = []
-    for what, given in cases:
-        texts, *_ = train.ask(run, problems, n, given=given)
-        right = share(problems, texts)
-        rows.append((what, f"{round(right * len(problems))}/{len(problems)} =", right, bar(right, 30)))
+    for what, some, given in cases:
+        texts, *_ = train.ask(run, some, n, given=given)
+        right = share(some, texts)
+        rows.append((what, f"{round(right * len(some))}/{len(some)} =", right, bar(right, 30)))
     return ["thoughts", "answers", "right", ""], rows
 
 

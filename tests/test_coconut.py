@@ -176,6 +176,15 @@ def test_given_vectors_take_the_thoughts_places(gpt):
     assert torch.equal(generate(gpt, batch, EOS, 1, given=given)[1], thoughts)
 
 
+def test_pauses_read_one_by_one_are_pauses_read_at_once(gpt, ragged):
+    """A pause is the same vector at every place, so whoever feeds pauses in one pass after the other computes nothing else."""
+    pause, batch = 39, collate([Sequence(s.question, 3, s.language) for s in ragged])
+    at_once = cached(gpt, collate([Sequence(s.question + [pause] * 3, 0, s.language) for s in ragged]))
+    given = gpt.embed(torch.full((len(ragged), 3), pause))
+    one_by_one, _ = speak(gpt, batch.language, batch.length, *think(gpt, batch.question, batch.length, 3, given=given))
+    torch.testing.assert_close(gpt.logits(one_by_one), at_once, rtol=1e-9, atol=1e-12)
+
+
 # ---- files
 
 def test_saved_model_loads_as_it_was_and_learns_on(gpt, tmp_path):

@@ -459,6 +459,23 @@ def test_a_questions_sentences_tell_its_graph():
     assert list(data.told_edges(question).values()) == [("zumpus", "impus"), ("gorpus", "lempus"), ("Max", "zumpus")]
 
 
+def test_a_problem_is_sound_if_its_own_sentences_answer_it(mixed, tmp_path, capsys):
+    short, long = (["Tom is a ant.", *middle, "Every cat is a dog."] for middle in (
+        ["Every ant is a cat."], ["Every ant is a bee.", "Every bee is a cat."]))
+    cases = [(ANTS.question, short, "dog", (True, True, True)), (ANTS.question, long, "dog", (True, True, False)),
+             (ANTS.question.replace("Every cat is a dog. ", ""), short, "dog", (False, True, False)),
+             (ANTS.question.replace("or elk", "or cat"), short, "dog", (True, False, True)),
+             (ANTS.question, short, "elk", (False, False, False))]
+    problems = [Problem(question, steps, f"Tom is a {answer}.") for question, steps, answer, _ in cases]
+    assert [data.sound(p) for p in problems] == [facts for *_, facts in cases] and all(all(data.sound(p)) for p in mixed[300:])
+    write(problems, tmp_path / "a.json")
+    data.main([str(tmp_path / "a.json")])
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[-3:]] == [
+        ["3", "4", "2", "2", "2", "1"], ["4", "1", "1", "1", "0", "0"], ["all", "5", "3", "3", "2", "1"]]
+    with pytest.raises(UserError, match="no question of ProsQA"):
+        data.sound(mixed[0])
+
+
 # ---- GSM8K and GPT-2's vocabulary --------------------------------------------------------------------------------------------
 
 def test_a_line_of_gsm8k_is_a_problem_and_a_malformed_one_is_named_by_its_number(tmp_path):

@@ -141,12 +141,14 @@ def test_what_is_put_in_the_thoughts_places_is_what_the_table_says(runs, method,
         asked.append((result[0], given))
         return result
     monkeypatch.setattr(train, "ask", ask)
+    twins = {id(problems[i]): (problems[i + 1], 3 + 6 * (i == 2)) for i in (0, 2, 4)}       # the second is too long
+    monkeypatch.setattr(sample, "twin", lambda p: twins.get(id(p)))
     _, rows = sample.corrupt(run, problems)
-    assert [row[0] for row in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)),
-                                        *["in reverse order", "in random order", "another problem's"] * (method == "coconut")]
-    asked = asked[method == "coconut":]          # the first was for the thoughts themselves
+    assert [row[0] for row in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)), *[
+        "in reverse order", "in random order", "another problem's", "its twin's", "the twins, with their own"] * (method == "coconut")]
+    asked = [one for one in asked if one[1] is not None]        # the others were for the thoughts themselves
     texts, _, thoughts = true_ask(run, problems, 3)
-    assert asked[0][0] == texts and [row[2] for row in rows] == [sum(map(data.grade, problems, texts)) / 8 for texts, _ in asked]
+    assert asked[0][0] == texts and [row[2] for row in rows[:7]] == [sum(map(data.grade, problems, texts)) / 8 for texts, _ in asked[:7]]
     own = thoughts if method == "coconut" else run.gpt.wte.weight[run.tokenizer.pause].expand(8, 3, -1)
     noise = asked[3][1]
     for j in (1, 2):
@@ -159,6 +161,15 @@ def test_what_is_put_in_the_thoughts_places_is_what_the_table_says(runs, method,
         lengths = [len(p.steps) for p in problems]
         donors = [next(j for j in range(8) if torch.equal(asked[6][1][i], own[j])) for i in range(8)]
         assert all(i != j and (lengths.count(lengths[i]) == 1 or lengths[j] == lengths[i]) for i, j in enumerate(donors))
+        assert all(torch.allclose(given, own[[1, 5]], atol=1e-5) for _, given in asked[7:])
+        assert asked[8][0] == [texts[1], texts[5]] and rows[7][1].split("/")[1] == "2 ="
+
+
+def test_a_twin_has_the_same_sentences_and_the_other_answer():
+    told = "Tom is a ant. Every ant is a bee. Sam is a ant. Sam is a elk. Eva is a cat. Every cat is a elk. "
+    problem = data.Problem(told + "Is Tom a bee or elk?", ["Tom is a ant.", "Every ant is a bee."], "Tom is a bee.")
+    assert sample.twin(problem) == (data.Problem(told + "Is Eva a bee or elk?", [], "Eva is a elk."), 2)     # Sam is both
+    assert sample.twin(data.Problem(told.split("Eva")[0] + "Is Tom a bee or elk?", [], "Tom is a bee.")) is None
 
 
 def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(monkeypatch, capsys):
