@@ -38,7 +38,7 @@ class Problem:
     steps: list             # the written chain of thought, one sentence group per step
     answer: str
     graph: dict = None      # ProsQA only: idx_to_symbol, edges [[from, to], ...], root, target, neg_target
-    ids: tuple = field(default=None, compare=False)     # question, [step, ...], answer: see Tokenizer.read
+    ids: tuple = field(default=None, compare=False)     # question, [step, ...], answer: see Tokenizer.add_ids
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
 SPLITS = ("train", "valid", "test")
 
 
-def generate(name, sizes, seed=0, seen=(), each=lambda rng: {}, **options):
+def make_problems(name, sizes, seed=0, seen=(), each=lambda rng: {}, **options):
     """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes. No question occurs twice, and
     none of those in `seen`. `options` go to the generator of `name`; `each` draws more of them per problem.
 
@@ -367,7 +367,7 @@ class Tokenizer:
         """One token for people: spaces and line ends made visible."""
         return visible(self.decode([i])).replace(" ", "_")
 
-    def read(self, problems):
+    def add_ids(self, problems):
         """Give every problem its ids. Pieces end where tokens end, so encoding each piece is encoding the
         whole text. An array takes 4 bytes for an id: GSM8K has 385,620 problems."""
         for p in problems:
@@ -521,12 +521,13 @@ def check(problems):
         facts = [sound(p) for p in problems if len(p.steps) == steps]
         rows.append((steps, len(facts), *map(sum, zip(*facts)), sum(map(all, facts))))
     rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:])))
-    show_table(["steps", "problems", "answer\nin reach", "the other\nout of reach", "steps a\nshortest path", "sound"], rows)
+    show_table(["steps", "problems", "answer\nin reach", "the other\nout of reach", "steps a\nshortest path",
+                "sound"], rows)
 
 
 def worked_example(problem, tokenizer):
     """Print the problem as Coconut sees it (c = 1) at the first, a middle and the last stage."""
-    tokenizer.read([problem])
+    tokenizer.add_ids([problem])
     K, show = len(problem.steps), tokenizer.show
     print(problem.question)
     for i, step in enumerate(problem.steps, start=1):
@@ -627,12 +628,12 @@ def merged(base, typed):
 
 def problem_sets(settings, splits=SPLITS, **more):
     """The problems of settings.dataset: {"train": [Problem, ...], "valid": ...}. It names a generated
-    dataset (`more` goes to `generate`), gsm8k, a folder, or, where only test problems are wanted, a file."""
+    dataset (`more` goes to `make_problems`), gsm8k, a folder, or, for test problems alone, a file."""
     dataset = settings.dataset
     if dataset in GENERATORS:
         options = {flag: getattr(settings, flag) for flag in problem_flags(dataset)}
         sizes = {split: options.pop(f"{split}_size") * (split in splits) for split in SPLITS}
-        return generate(dataset, sizes, **dict(seed=options.pop("data_seed")) | options | more)
+        return make_problems(dataset, sizes, **dict(seed=options.pop("data_seed")) | options | more)
     if dataset == "gsm8k":
         return {split: read(download(url, f"gsm8k-{split}.txt", sha256))
                 for split, (url, sha256) in GSM8K.items() if split in splits}

@@ -154,8 +154,8 @@ def sweep(run, problems):
 
 
 def twin(problem):
-    """(a problem, its number of steps) with the same sentences, but about somebody of whom the other candidate
-    is true and not this answer, so that it is the other answer that is right. None where there is nobody."""
+    """(a problem with the same sentences, its number of steps), but about somebody who is the other candidate
+    and not the answer, so that the other answer is the right one. None where there is nobody."""
     edges, (entity, answer, other) = data.told_edges(problem.question).values(), data.asked(problem)
     for somebody in sorted({u for u, _ in edges} - {v for _, v in edges}):
         reached = data.distances(edges, somebody)

@@ -186,7 +186,7 @@ def ask(run, problems, n, given=None):
     the same as reading them together.
     """
     filler = "thought" if given is not None else METHODS[run.settings.method][0]
-    run.tokenizer.read(problems)
+    run.tokenizer.add_ids(problems)
     answers, eos = [], run.tokenizer.eos
     for start in range(0, len(problems), run.settings.micro_batch):
         some = slice(start, start + run.settings.micro_batch)
@@ -263,7 +263,7 @@ def fresh(run, epoch, tested):
         return dict(distractors=min(1.0, 2 * grown * rng.random()))
     problems = data.problem_sets(settings, ("train",), seed=f"{settings.data_seed} {epoch}", seen=tested,
                                  each=each)["train"]
-    run.tokenizer.read(problems)
+    run.tokenizer.add_ids(problems)
     return problems
 
 
@@ -354,7 +354,7 @@ def show(record):
 
 # A run and its folder.
 
-def begin(settings, problems):
+def new_run(settings, problems):
     """A run before its first epoch: of random weights, GPT-2's, or another run's."""
     longest = max(len(p.steps) for p in problems)
     settings.stages = settings.stages or longest or 1           # K
@@ -418,7 +418,7 @@ def prepare(run, problems, name):
     words = set(Tokenizer.of(problems[:100]).words) if run.tokenizer.words else set()   # GPT-2's has None
     if len(words - set(run.tokenizer.words or ())) > len(words) / 2:
         raise UserError(f"most words of these {name} problems are new to the model: it was trained on others")
-    run.tokenizer.read(problems)
+    run.tokenizer.add_ids(problems)
     size = run.gpt.config.block_size
     for i, p in enumerate(problems):
         question, steps, answer = p.ids
@@ -521,7 +521,7 @@ def fit(typed, folder, device, resume):
         if known := sum(p.question in seen for p in sets[split]):
             print(f"warning: {known} of {len(sets[split]):,} {split} questions are training questions too")
     if not saved:
-        run = begin(settings, sets["train"])
+        run = new_run(settings, sets["train"])
     run.gpt.to(device)
     for split, problems in sets.items():
         prepare(run, problems, split)

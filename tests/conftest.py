@@ -33,7 +33,7 @@ def records(out):
 
 
 def generated(name="prosqa", n=1, **options):
-    return data.generate(name, {"test": n}, **options)["test"]
+    return data.make_problems(name, {"test": n}, **options)["test"]
 
 
 def same(a, b):

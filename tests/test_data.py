@@ -14,14 +14,14 @@ from statistics import mean, pstdev
 import pytest
 
 import data
-from data import Problem, Tokenizer, answer_of, collate, encode, generate, grade, load, read, write
+from data import Problem, Tokenizer, answer_of, collate, encode, grade, load, make_problems, read, write
 from gpt import UserError
 
 SIZES = {"train": 30, "valid": 20, "test": 10}
 
 
 def make(name, n, **options):
-    return generate(name, {"train": n}, **options)["train"]
+    return make_problems(name, {"train": n}, **options)["train"]
 
 
 def off(found, expected, points, total=None):
@@ -276,22 +276,22 @@ def test_prosqa_problems_that_cannot_be_are_refused(options, says):
 
 def test_no_question_occurs_twice_in_or_across_the_sets(monkeypatch):
     monkeypatch.setitem(data.GENERATORS, "prosqa", lambda rng: Problem(str(rng.randrange(60)), [], ""))     # there are just 60
-    sets = generate("prosqa", SIZES)
+    sets = make_problems("prosqa", SIZES)
     assert {split: len(sets[split]) for split in SIZES} == SIZES
     assert len({p.question for problems in sets.values() for p in problems}) == 60
     with pytest.raises(UserError, match="there are no 61 different prosqa problems"):
-        generate("prosqa", {"train": 61})
-    assert not {p.question for p in make("prosqa", 30)} & {p.question for p in generate(
+        make_problems("prosqa", {"train": 61})
+    assert not {p.question for p in make("prosqa", 30)} & {p.question for p in make_problems(
         "prosqa", {"train": 30}, seen=[p.question for p in make("prosqa", 30)])["train"]}
 
 
 @pytest.mark.parametrize("name", ["prontoqa", "prosqa"])
 def test_a_seed_fixes_the_sets_and_the_size_of_one_does_not_change_the_others(name):
-    sets, another = generate(name, SIZES, seed=1), generate(name, SIZES, seed=2)
-    assert generate(name, SIZES, seed=1) == sets
+    sets, another = make_problems(name, SIZES, seed=1), make_problems(name, SIZES, seed=2)
+    assert make_problems(name, SIZES, seed=1) == sets
     assert len({p.question for s in (sets, another) for problems in s.values() for p in problems}) == 120
     for split in SIZES:
-        longer = generate(name, SIZES | {split: 40}, seed=1)
+        longer = make_problems(name, SIZES | {split: 40}, seed=1)
         assert all(longer[s][:size] == sets[s] for s, size in SIZES.items()) and len(longer[split]) == 40
 
 
@@ -342,7 +342,7 @@ def tokenizer(mixed):
 
 def pieces(p, tokenizer):
     """(question, [step, ...], answer) in ids, as lists."""
-    tokenizer.read([p])
+    tokenizer.add_ids([p])
     question, steps, answer = p.ids
     return list(question), [list(step) for step in steps], list(answer)
 
@@ -398,7 +398,7 @@ def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
 
 
 def test_a_batch_is_padded_on_the_right_where_nothing_is_predicted(tokenizer, mixed):
-    tokenizer.read(mixed)
+    tokenizer.add_ids(mixed)
     made = [encode(p.ids, tokenizer, "thought", 5 * i, 4) for i, p in enumerate(mixed[:300:60])]
     batch = collate(made)
     for i, (question, n, language) in enumerate(made):

@@ -70,7 +70,7 @@ def test_papers_settings_are_the_papers():
 def some():
     problems = generated(n=40, nodes=9, max_steps=3)
     tokenizer = data.Tokenizer.of(problems)
-    tokenizer.read(problems)
+    tokenizer.add_ids(problems)
     return problems, tokenizer
 
 
@@ -131,7 +131,7 @@ def test_buckets_hold_every_problem_once_and_batches_of_like_length(monkeypatch)
 
 def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share_and_are_never_tested_ones(tmp_path, monkeypatch):
     args = train.settings_of(dict(train_size=100, nodes=10, max_steps=4, grow_epochs=4))
-    run = train.begin(args, data.problem_sets(args, ("train", "test"))["train"])
+    run = train.new_run(args, data.problem_sets(args, ("train", "test"))["train"])
     epochs = [train.fresh(run, epoch, ()) for epoch in range(10)]                       # of 1 + 4 stages
     facts = [sum(p.question.count(".") for p in problems) / 100 for problems in epochs]
     assert max(facts[:5]) < 5 < facts[5] < facts[6] < facts[7] and min(facts[8:]) > 7
@@ -151,7 +151,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
     problems, _ = some
     logs, grads = [], []
     for micro_batch in (40, 7):
-        run = train.begin(settings(
+        run = train.new_run(settings(
             batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0, init="scratch",
             detach_thoughts=False, lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0), problems)
         train.prepare(run, problems, "train")
