@@ -150,14 +150,17 @@ def _poisson(rng, mean):
     return count
 
 
-def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_steps=False, distractors=1.0):
+def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_steps=False, same_depth=False,
+                   distractors=1.0):
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
     neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
     the paper's 28 about 23 remain). parents: of a node, on average. even_steps: long paths are rare among the
-    graphs; this draws the number of steps first, all with the same probability. distractors: how many of the
-    edges beside the paths to the target and to neg_target are told, as a share (results/README.md).
+    graphs; this draws the number of steps first, all with the same probability. same_depth: neg_target is as
+    deep as the target; otherwise it is never deeper, so that the deeper of the two is the answer, whoever is
+    asked about: a short cut (results/README.md). distractors: how many of the edges beside the paths to the
+    target and to neg_target are told, as a share.
     """
     most = len(PROSQA_CONCEPTS) + len(PROSQA_ENTITIES)
     if nodes > most:
@@ -172,7 +175,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
         inner = {u for chosen in sources for u in chosen}
         leaves = [[v for v in range(2, nodes) if family[v] == root + 1 and v not in inner] for root in (0, 1)]
         steps = max((depth[v] for v in leaves[0] + leaves[1]), default=0)
-        roots = [r for r in (0, 1) if leaves[1 - r] and any(depth[v] == steps for v in leaves[r])]
+        deepest = [[v for v in some if depth[v] == steps] for some in leaves]
+        wrong = deepest if same_depth else leaves
+        roots = [root for root in (0, 1) if deepest[root] and wrong[1 - root]]
         parentless = sum(not chosen for chosen in sources)
         named = parentless <= len(PROSQA_ENTITIES) and nodes - parentless <= len(PROSQA_CONCEPTS)
         if roots and steps in wanted and named:
@@ -181,10 +186,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
         raise UserError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
                         f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps or parents")
     root = rng.choice(roots)
-    target = rng.choice([v for v in leaves[root] if depth[v] == steps])
-    neg_target = rng.choice(leaves[1 - root])
-    path, wrong = (_path_to(rng, v, sources, family, depth) for v in (target, neg_target))
-    needed = {*zip(path, path[1:]), *zip(wrong, wrong[1:])}
+    target, neg_target = rng.choice(deepest[root]), rng.choice(wrong[1 - root])
+    path, other = (_path_to(rng, v, sources, family, depth) for v in (target, neg_target))
+    needed = {*zip(path, path[1:]), *zip(other, other[1:])}
     edges = [(u, v) for v, chosen in enumerate(sources) for u in chosen
              if (u, v) in needed or rng.random() < distractors]
     return _tell(rng, sources, edges, path, neg_target)
@@ -511,18 +515,27 @@ def sound(problem):
             classify_path(problem, "\n".join(problem.steps)) == "Correct Path")
 
 
+def deeper(problem):
+    """ProsQA's short cut: is the answer deeper than the other candidate, are both equally deep? A node's depth
+    is the fewest steps to it from an entity, the farthest of those that reach it."""
+    edges, (_, *candidates) = told_edges(problem.question).values(), asked(problem)
+    reached = [distances(edges, entity) for entity in {u for u, _ in edges} - {v for _, v in edges}]
+    answer, other = (max(nodes.get(c, 0) for nodes in reached) for c in candidates)
+    return answer > other, answer == other
+
+
 # ------------------------------------------------------------------------------------------------------------
 # python data.py prosqa, python data.py FILE.json
 
 def check(problems):
-    """Print how many problems are sound, by their number of steps."""
+    """Print how many problems are sound, and how many have the short cut, by their number of steps."""
     rows = []
     for steps in sorted({len(p.steps) for p in problems}):
-        facts = [sound(p) for p in problems if len(p.steps) == steps]
-        rows.append((steps, len(facts), *map(sum, zip(*facts)), sum(map(all, facts))))
+        facts = [(*sound(p), all(sound(p)), *deeper(p)) for p in problems if len(p.steps) == steps]
+        rows.append((steps, len(facts), *map(sum, zip(*facts))))
     rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:])))
     show_table(["steps", "problems", "answer\nin reach", "the other\nout of reach", "steps a\nshortest path",
-                "sound"], rows)
+                "all\nthree", "answer\nis deeper", "equally\ndeep"], rows)
 
 
 def worked_example(problem, tokenizer):
@@ -574,6 +587,7 @@ PROBLEM_SETTINGS = {
     "max_steps":  (5, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
     "parents":    (1.5, 1.5, (0, 20), "ProsQA: parents of a node, on average"),
     "even_steps": (False, False, None, "ProsQA: as many problems of each number of steps"),
+    "same_depth": (False, False, None, "ProsQA: both candidates equally deep, which closes a short cut"),
     "data_seed":  (0, 0, ANY, "seed of the generated problems")}
 # Where a dataset's defaults are others: in both settings, or in the paper's.
 OTHERWISE = {("quick", "prontoqa"): dict(valid_size=200, test_size=800),

@@ -280,12 +280,12 @@ def results(found):
     tokens, minutes a run, the paper's."""
     groups = {}
     for records in found.values():
-        for test in records[-1:]:
-            if test["kind"] == "test":
-                key = test["dataset"], list(train.METHODS).index(test["method"]), test["unusual"]
-                seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
-                accuracy = 100 * test["correct"] / test["total"]
-                groups.setdefault(key, []).append((accuracy, test["tokens"], seconds / 60))
+        tests = {record["dataset"]: record for record in records if record["kind"] == "test"}
+        for test in tests.values():
+            key = test["dataset"], list(train.METHODS).index(test["method"]), test["unusual"]
+            seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
+            accuracy = 100 * test["correct"] / test["total"]
+            groups.setdefault(key, []).append((accuracy, test["tokens"], seconds / 60))
     rows = []
     for (dataset, method, unusual), group in sorted(groups.items()):
         accuracy, tokens, minutes = zip(*group)

@@ -437,25 +437,33 @@ def test_problems(run, typed):
 
 
 def test(folder, device, typed):
-    """Test the best checkpoint of a run, on its own test problems or on those of another --dataset."""
+    """Test the best checkpoint of a run, on its own test problems or on others. The log gets the record."""
     run = open_run(folder, device)
     settings = run.settings
     result = evaluate(run, test_problems(run, typed))
-    record = dict(kind="test", dataset=typed.get("dataset", settings.dataset), method=settings.method,
-                  seed=settings.seed, unusual=unusual(settings), stage=run.stage,
+    others = typed | {"dataset": typed.get("dataset", settings.dataset)}
+    record = dict(kind="test", dataset=f"{others.pop('dataset')} {as_flags(others)}".strip(),
+                  method=settings.method, seed=settings.seed, unusual=unusual(settings), stage=run.stage,
                   last_stage=run.last_stage, **result)
     print(show(record), flush=True)
-    return record
+    if (log := Path(folder) / "log.jsonl").exists():
+        with open(log, "a") as file:
+            print(json.dumps(record), file=file)
 
 
 def unusual(settings):
     """The settings that are not their column's, as flags: what a table of results must keep apart."""
     usual = data.defaults(SETTINGS, settings.setting, settings.dataset)
-    apart = {"dataset", "method", "setting", "seed", "data_seed", "stages", "micro_batch",
+    apart = {"dataset", "method", "seed", "data_seed", "stages", "micro_batch",
              *(data.PROBLEM_SETTINGS.keys() - data.problem_flags(settings.dataset))}
-    other = {k: v for k, v in vars(settings).items() if k in usual and k not in apart and v != usual[k]}
-    flags = [f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k} {v}" for k, v in other.items()]
-    return " ".join([f"--setting {settings.setting}"] * (settings.setting != "quick") + flags)
+    return as_flags({k: v for k, v in vars(settings).items()
+                     if k in usual and k not in apart and v != usual[k]})
+
+
+def as_flags(settings):
+    """Settings, {flag: value}, as they are typed."""
+    return " ".join(f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k} {v}"
+                    for k, v in settings.items())
 
 
 # The command line.
@@ -547,9 +555,7 @@ def main(argv=None):
     dataset, method, seed = (typed.get(flag, SETTINGS[flag][0]) for flag in ("dataset", "method", "seed"))
     folder = Path(command.out or f"runs/{Path(dataset).name}-{method}-seed{seed}")
     fit(typed, folder, device, command.resume)
-    record = test(folder, device, {})
-    with open(folder / "log.jsonl", "a") as log:
-        print(json.dumps(record), file=log)
+    test(folder, device, {})
 
 
 if __name__ == "__main__":

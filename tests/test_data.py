@@ -258,6 +258,9 @@ def test_other_prosqa_graphs_are_as_asked_for():
     assert {f["steps"] for f in facts} == {5, 6} and max(f["nodes"] for f in facts) > 40
     edges = [mean(len(p.graph["edges"]) for p in make("prosqa", 100, parents=parents)) for parents in (1.5, 2.5)]
     assert edges[1] > 1.4 * edges[0]
+    short_cut, closed = ([data.deeper(p) for p in make("prosqa", 300, same_depth=same)] for same in (False, True))
+    assert sum(answer for answer, _ in short_cut) > 250 and all(answer or equal for answer, equal in short_cut)
+    assert closed.count((False, True)) > 290         # an entity beside the two roots may reach one of them on a longer way
     # 400 problems of 2 to 4 steps, 133 of each give or take 9.4; left to the graphs more than half have 2.
     small = dict(nodes=12, min_steps=2, max_steps=4)
     even, free = [[len(p.steps) for p in make("prosqa", 400, even_steps=even, **small)] for even in (True, False)]
@@ -471,7 +474,7 @@ def test_a_problem_is_sound_if_its_own_sentences_answer_it(mixed, tmp_path, caps
     write(problems, tmp_path / "a.json")
     data.main([str(tmp_path / "a.json")])
     assert [line.split() for line in capsys.readouterr().out.splitlines()[-3:]] == [
-        ["3", "4", "2", "2", "2", "1"], ["4", "1", "1", "1", "0", "0"], ["all", "5", "3", "3", "2", "1"]]
+        "3 4 2 2 2 1 2 0".split(), "4 1 1 1 0 0 1 0".split(), "all 5 3 3 2 1 3 0".split()]
     with pytest.raises(UserError, match="no question of ProsQA"):
         data.sound(mixed[0])
 

@@ -1,6 +1,7 @@
 """The curriculum, the loop's promises (same seed same run, a killed run loses nothing), and one line for every mistake."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -287,11 +288,14 @@ def test_a_model_without_its_last_pt_is_not_overwritten(finished, tmp_path):
 
 
 def test_a_run_is_tested_again_on_its_own_problems_or_on_the_same_from_files(finished, tmp_path):
+    """The log gets a record of each test."""
     data.main(f"prosqa --nodes 9 --max_steps 3 --train_size 1 --valid_size 8 --test_size 8 --out {tmp_path}".split())
-    own, folder, file = (train.main(["--eval_only", "--out", str(finished), "--device", "cpu", *more]) for more in (
-        [], ["--dataset", str(tmp_path)], ["--dataset", str(tmp_path / "test.json")]))
-    assert own == records(finished)[-1] and folder == own | dict(dataset=str(tmp_path))
-    assert file == own | dict(dataset=str(tmp_path / "test.json"))
+    run, file, other = shutil.copytree(finished, tmp_path / "run"), tmp_path / "test.json", "--nodes 10 --same_depth"
+    for more in "", f"--dataset {tmp_path}", f"--dataset {file}", other:
+        train.main(["--eval_only", "--out", str(run), "--device", "cpu", *more.split()])
+    first, own, *again = records(run)[-5:]
+    assert first == own and again[:2] == [own | dict(dataset=str(path)) for path in (tmp_path, file)]
+    assert again[2]["dataset"] == f"prosqa {other}" and again[2]["unusual"] == own["unusual"]
 
 
 @pytest.mark.parametrize("method, made", [("coconut", 3), ("pause_as_thought", 0)])
