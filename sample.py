@@ -317,17 +317,18 @@ def draw(path, heads, rows):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     heads, columns = [head.replace("\n", " ") for head in heads], list(zip(*rows))
-    _, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    bars, (_, axes) = isinstance(columns[0][0], str), plt.subplots(figsize=(7, 3.5), layout="constrained")
     for head, column in zip(heads[1:], columns[1:]):
         points = [(x, y) for x, y in zip(columns[0], column) if isinstance(y, float)]
-        if points and isinstance(columns[0][0], str):
+        if points and bars:
             axes.barh(*zip(*points), color="tab:green")
             axes.invert_yaxis()
-            axes.set(xlabel=head, xlim=(0, 1))
+            axes.axvline(0.5, color="black", linestyle=":")         # a problem has two possible answers
+            axes.set(xlabel=f"{head} (dotted: a coin flip)", xlim=(0, 1))
         elif points:
             axes.plot(*zip(*points), ".-", label=head)
             axes.set(xlabel=heads[0], ylim=(0, 1.02))
-    if axes.lines:
+    if not bars:
         axes.legend(frameon=False, fontsize=8)
         for x, mark, before in zip(columns[0], columns[1], (None, *columns[1])):
             if isinstance(mark, str) and mark != before:
