@@ -515,13 +515,12 @@ def sound(problem):
             classify_path(problem, "\n".join(problem.steps)) == "Correct Path")
 
 
-def deeper(problem):
-    """ProsQA's short cut: is the answer deeper than the other candidate, are both equally deep? A node's depth
-    is the fewest steps to it from an entity, the farthest of those that reach it."""
+def depths(problem):
+    """ProsQA's short cut: (how deep the answer is, how deep the other candidate). A node's depth is the fewest
+    steps to it from an entity, the farthest of those that reach it."""
     edges, (_, *candidates) = told_edges(problem.question).values(), asked(problem)
     reached = [distances(edges, entity) for entity in {u for u, _ in edges} - {v for _, v in edges}]
-    answer, other = (max(nodes.get(c, 0) for nodes in reached) for c in candidates)
-    return answer > other, answer == other
+    return tuple(max(nodes.get(c, 0) for nodes in reached) for c in candidates)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -531,8 +530,10 @@ def check(problems):
     """Print how many problems are sound, and how many have the short cut, by their number of steps."""
     rows = []
     for steps in sorted({len(p.steps) for p in problems}):
-        facts = [(*sound(p), all(sound(p)), *deeper(p)) for p in problems if len(p.steps) == steps]
-        rows.append((steps, len(facts), *map(sum, zip(*facts))))
+        some = [p for p in problems if len(p.steps) == steps]
+        deep = [answer - other for answer, other in map(depths, some)]
+        facts = zip(*((*sound(p), all(sound(p)), d > 0, d == 0) for p, d in zip(some, deep)))
+        rows.append((steps, len(some), *map(sum, facts)))
     rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:])))
     show_table(["steps", "problems", "answer\nin reach", "the other\nout of reach", "steps a\nshortest path",
                 "all\nthree", "answer\nis deeper", "equally\ndeep"], rows)

@@ -228,24 +228,28 @@ def parallel(run, problems):
 
 
 def compare(runs, names, problems):
-    """Answers right by number of steps, for each run. Prints for each run after the first how many problems
-    only one of the two gets right, and how probable that is by chance (McNemar's exact test, two-sided): if
-    both were equally good, each such problem would be the toss of a coin.
+    """Answers right by number of steps and, in ProsQA, by the depth of the wrong candidate, for each run.
+    Prints for each run after the first how many problems only one of the two gets right, and how probable
+    that is by chance (McNemar's exact test, two-sided): if both were equally good, each such problem would be
+    the toss of a coin.
     """
     right = []
     for run in runs:
         texts, *_ = train.ask(run, problems, run.fillers())
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
-    rows = []
-    for steps in sorted({len(p.steps) for p in problems}):
-        which = [i for i, p in enumerate(problems) if len(p.steps) == steps]
-        rows.append((steps, len(which), *(sum(one[i] for i in which) / len(which) for one in right)))
+    groups, prosqa = {}, data.told_edges(problems[0].answer)
+    for i, p in enumerate(problems):
+        groups.setdefault(("steps", len(p.steps)), []).append(i)
+        if prosqa:
+            groups.setdefault(("wrong candidate's depth", data.depths(p)[1]), []).append(i)
+    rows = [(*group, len(which), *(sum(one[i] for i in which) / len(which) for one in right))
+            for group, which in sorted(groups.items())]
     for name, other in list(zip(names, right))[1:]:
         one, two = (sum(a > b for a, b in zip(*pair)) for pair in ((right[0], other), (other, right[0])))
         tail = sum(math.comb(one + two, i) for i in range(min(one, two) + 1)) / 2 ** (one + two)
         print(f"{one} problems only {names[0]} gets right, {two} only {name}: "
               f"McNemar's exact p = {min(1.0, 2 * tail):.2g}")
-    return ["steps", "problems", *names], rows
+    return ["by", "", "problems", *names], rows
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -276,25 +280,30 @@ TABLE_1 = {method: dict(zip(("gsm8k", "prontoqa", "prosqa"), row)) for method, r
 
 
 def results(found):
-    """A row for each dataset, method and what is unusual: accuracy with its standard deviation over the runs,
-    tokens, minutes a run, the paper's."""
+    """A row for each dataset, method and what is unusual: accuracy in %, with its standard deviation over the
+    runs, on the runs' own test problems and on those of --same_depth; tokens, minutes a run, the paper's."""
     groups = {}
     for records in found.values():
         tests = {record["dataset"]: record for record in records if record["kind"] == "test"}
-        for test in tests.values():
-            key = test["dataset"], list(train.METHODS).index(test["method"]), test["unusual"]
+        for dataset, own in list(tests.items())[:1]:            # the first is the run's own
+            same = tests.get(f"{dataset} --same_depth")
+            key = dataset, list(train.METHODS).index(own["method"]), own["unusual"]
+            accuracy = [test and 100 * test["correct"] / test["total"] for test in (own, same)]
             seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
-            accuracy = 100 * test["correct"] / test["total"]
-            groups.setdefault(key, []).append((accuracy, test["tokens"], seconds / 60))
+            groups.setdefault(key, []).append((*accuracy, own["tokens"], seconds / 60))
+
+    def mean(values):
+        values = [value for value in values if value is not None]
+        spread = f" ± {statistics.stdev(values):4.1f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):5.1f}{spread}" if values else "-"
     rows = []
     for (dataset, method, unusual), group in sorted(groups.items()):
-        accuracy, tokens, minutes = zip(*group)
-        spread = f" ± {statistics.stdev(accuracy):4.1f}" if len(group) > 1 else ""
+        accuracy, same, tokens, minutes = zip(*group)
         method = list(train.METHODS)[method]
-        rows.append((Path(dataset).name, method, len(group), f"{statistics.mean(accuracy):5.1f}{spread}",
+        rows.append((Path(dataset).name, method, len(group), mean(accuracy), mean(same),
                      f"{statistics.mean(tokens):6.1f}", round(statistics.mean(minutes)),
                      TABLE_1.get(method, {}).get(dataset, "-"), unusual))
-    heads = "dataset method runs accuracy tokens minutes".split()
+    heads = "dataset method runs accuracy same_depth tokens minutes".split()
     return heads + ["the paper's accuracy, tokens", "with"], rows
 
 
@@ -350,7 +359,7 @@ LOOKS = {"tree": "the search tree of a test problem (--n 2: of the second)",
          "parallel": "how many nodes a thought keeps in view",
          "corrupt": "accuracy with noise or other thoughts put in",
          "curve": "accuracy per epoch, of any number of runs",
-         "compare": "two runs or more on the problems of the first, by number of steps",
+         "compare": "runs on the problems of the first, by number of steps and by depth",
          "table": "results by method, beside the paper's"}
 
 
@@ -383,7 +392,7 @@ def parse(argv):
     looks.add_argument("--wrong", action="store_true", help="of the test problems, only the mistakes")
     for look, what in LOOKS.items():
         looks.add_argument(f"--{look}", action="store_const", dest="look", const=look, help=what)
-    add("--plot", metavar="FILE.png", help="draw the table of a look (all but --tree and --table)")
+    add("--plot", metavar="FILE.png", help="draw --sweep_thoughts, --parallel, --corrupt or --curve")
     add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     add("--n", type=data.number(int, 1), help="test problems to ask (default: 3; all for the tables)")
     add("--dataset", default=argparse.SUPPRESS,
@@ -391,8 +400,8 @@ def parse(argv):
     data.add_flags(parser, data.PROBLEM_SETTINGS)
     add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
-    if args.plot and args.look in (None, "tree", "table"):
-        raise UserError("--plot draws --sweep_thoughts, --parallel, --corrupt, --curve or --compare: add one")
+    if args.plot and args.look in (None, "tree", "table", "compare"):
+        raise UserError("--plot draws --sweep_thoughts, --parallel, --corrupt or --curve: add one")
     if args.thoughts is not None and args.look:
         raise UserError(f"--thoughts is for asking problems: leave it out with --{args.look}")
     if len(args.paths) > 1 and args.look not in ("curve", "table", "compare"):

@@ -3,6 +3,7 @@
 import json
 import sys
 from argparse import Namespace
+from collections import Counter
 
 import pytest
 import torch
@@ -180,12 +181,22 @@ def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(mo
         [f"### {p.answer if int(p.answer) in right[run.gpt] else 'x'}" for p in ps], None, None))
     runs = [train.Run(name, None, Namespace(method="no_cot", stages=1, c=1), 0, 0) for name in "abca"]
     heads, rows = sample.compare(runs, "abcd", problems)
-    assert heads == ["steps", "problems", *"abcd"] and rows == [(1, 6, 5/6, 1/6, 6/6, 5/6), (2, 6, 4/6, 2/6, 6/6, 4/6)]
+    assert heads == ["by", "", "problems", *"abcd"]
+    assert rows == [("steps", 1, 6, 5/6, 1/6, 6/6, 5/6), ("steps", 2, 6, 4/6, 2/6, 6/6, 4/6)]
     outcomes = [bin(i).count("1") for i in range(2 ** 8)]
     p = sum(n <= 1 or n >= 7 for n in outcomes) / 2 ** 8
     assert capsys.readouterr().out.splitlines() == [
         f"{one} problems only a gets right, {two} only {name}: McNemar's exact p = {p:.2g}"
         for one, two, name, p in ((7, 1, "b", p), (0, 3, "c", 2 / 2 ** 3), (0, 0, "d", 1))]
+
+
+def test_prosqas_answers_are_also_counted_by_the_depth_of_the_wrong_candidate(opened):
+    run, problems = opened
+    texts, *_ = train.ask(run, problems, 3)
+    expected = Counter(data.depths(p)[1] for p in problems)
+    right = Counter(data.depths(p)[1] for p, text in zip(problems, texts) if data.grade(p, text))
+    assert sample.compare([run], ["a"], problems)[1][1:] == [
+        ("wrong candidate's depth", depth, expected[depth], right[depth] / expected[depth]) for depth in sorted(expected)]
 
 
 def test_curves_are_the_logs_validation_records(runs, capsys):
@@ -199,24 +210,24 @@ def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, caps
     for name, method, correct in ("a", "coconut", 90), ("b", "coconut", 96), ("c", "cot", 50), ("d", "cot", None), ("e", "coconut", 20):
         lines = [dict(kind="valid", seconds=seconds) for seconds in (120, 240)]
         if correct:
-            lines.append(dict(kind="test", dataset="prosqa", method=method, correct=correct, total=100, tokens=14.0,
-                              unusual="--c 2" * (name == "e")))
+            for dataset, count in (("prosqa", correct), ("prosqa --nodes 9", 1), ("prosqa --same_depth", correct - 40))[:3 if method == "coconut" else 2]:
+                lines.append(dict(kind="test", dataset=dataset, method=method, correct=count, total=100, tokens=14.0,
+                                  unusual="--c 2" * (name == "e")))
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     sample.main([*(str(tmp_path / f"{name}.jsonl") for name in "abcde"), "--table"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[1:]] == [line.split() for line in (
-        "prosqa coconut 2 93.0 ± 4.2 14.0 4 97.0 ± 0.3, 14.2", "prosqa coconut 1 20.0 14.0 4 97.0 ± 0.3, 14.2 --c 2",
-        "prosqa cot 1 50.0 14.0 4 77.5 ± 1.9, 49.4")]
+        "prosqa coconut 2 93.0 ± 4.2 53.0 ± 4.2 14.0 4 97.0 ± 0.3, 14.2", "prosqa coconut 1 20.0 -20.0 14.0 4 97.0 ± 0.3, 14.2 --c 2",
+        "prosqa cot 1 50.0 - 14.0 4 77.5 ± 1.9, 49.4")]
     assert set(sample.TABLE_1) == set(train.METHODS)
 
 
 # ---- the command line
 
-@pytest.mark.parametrize("flag", ["--sweep_thoughts", "--parallel", "--corrupt", "--curve", "--compare"])
+@pytest.mark.parametrize("flag", ["--sweep_thoughts", "--parallel", "--corrupt", "--curve"])
 def test_draws_a_picture_of_every_table(runs, flag, tmp_path):
     pytest.importorskip("matplotlib")
-    asked = [str(runs / "coconut"), str(runs / "no_thought")][:2 if flag == "--compare" else 1]
-    sample.main([*asked, flag, "--plot", str(tmp_path / "a.png")])
+    sample.main([str(runs / "coconut"), flag, "--plot", str(tmp_path / "a.png")])
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and 5_000 < (tmp_path / "a.png").stat().st_size < 150_000
 
 
