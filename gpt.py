@@ -59,17 +59,17 @@ class CausalSelfAttention(nn.Module):
         self.resid_dropout = nn.Dropout(config.dropout)
 
     def forward(self, x, bias, past):
-        """x (B, T, C); bias, added to the scores (B, nh, T, S), 0 or -inf, or None: causal only;
-        past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each (B, nh, -, hs), or None.
-        Returns (B, T, C), and past with the new keys and values added."""
+        """x (B, T, C); past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each
+        (B, nh, -, hs), or None in the first pass, which is plain causal; bias, in later passes, (T, S) or
+        (B, 1, T, S): 0 where a position may look, -inf elsewhere. Returns (B, T, C), and past with the new
+        keys and values added."""
         q, k, v = self.c_attn(x).chunk(3, dim=2)
         # Contiguous, or every product with a cached part would copy it, and keep the copy for the gradient.
         q, k, v = (y.unflatten(2, (self.n_head, -1)).transpose(1, 2).contiguous() for y in (q, k, v))
         dropout = self.dropout if self.training else 0.0                        # q, k, v (B, nh, T, hs)
         if past is None:
             present = [(k, v)]
-            y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout,
-                                               is_causal=bias is None)
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         else:
             # The first pass's keys and values (the long question) stay in their own tensors, since
             # concatenating would copy them for every thought. Only the later part grows by concatenation, and
@@ -79,8 +79,7 @@ class CausalSelfAttention(nn.Module):
                 k, v = torch.cat([later[0][0], k], dim=2), torch.cat([later[0][1], v], dim=2)
             present = [first, (k, v)]
             q = q / math.sqrt(q.size(3))
-            scores = torch.cat([q @ keys.mT for keys, _ in present], dim=3)         # (B, nh, T, S)
-            scores = scores if bias is None else scores + bias
+            scores = torch.cat([q @ keys.mT for keys, _ in present], dim=3) + bias  # (B, nh, T, S)
             weights = F.dropout(scores.softmax(dim=3), dropout).to(v.dtype)
             split = first[0].size(2)
             y = weights[..., :split] @ first[1] + weights[..., split:] @ v          # (B, nh, T, hs)
@@ -172,7 +171,7 @@ class GPT(nn.Module):
         the cache, grown by T. In the first pass padding comes last, where causal attention never looks.
         """
         T, seen = x.size(1), columns_of(cache)
-        positions, bias = torch.arange(seen, seen + T, device=x.device), None       # bias None: plain causal
+        positions, bias = torch.arange(seen, seen + T, device=x.device), None
         if cache:
             mask = torch.ones(T, seen + T, dtype=torch.bool, device=x.device).tril(seen)        # (T, S)
             if length is not None:
@@ -180,7 +179,7 @@ class GPT(nn.Module):
                 real = torch.arange(first, device=x.device) < length[:, None]                   # (B, first)
                 mask = mask & F.pad(real, (0, seen + T - first), value=True)[:, None, None]     # (B, 1, T, S)
                 positions = positions - (first - length)[:, None]                               # (B, T)
-                positions = positions.clamp(max=self.config.block_size - 1)     # padding at the end, no more
+                positions = positions.clamp(max=self.config.block_size - 1)     # only padding is beyond
             bias = torch.zeros(mask.shape, device=x.device, dtype=x.dtype).masked_fill(~mask, -math.inf)
         x = self.drop(x + self.wpe(positions))
         grown = []
