@@ -151,16 +151,18 @@ def _poisson(rng, mean):
 
 
 def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_steps=False, same_depth=False,
-                   distractors=1.0):
+                   either_root=False, distractors=1.0):
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
     neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
     the paper's 28 about 23 remain). parents: of a node, on average. even_steps: long paths are rare among the
-    graphs; this draws the number of steps first, all with the same probability. same_depth: neg_target is as
-    deep as the target; otherwise it is never deeper, so that the deeper of the two is the answer, whoever is
-    asked about: a short cut (results/README.md). distractors: how many of the edges beside the paths to the
-    target and to neg_target are told, as a share.
+    graphs; this draws the number of steps first, all with the same probability. distractors: how many of the
+    edges beside the paths to the target and to neg_target are told, as a share.
+
+    neg_target is never deeper than the target, so who prefers the deeper one need not know who is asked about
+    (results/dispute.md). Two ways to close this short cut: same_depth has both equally deep; either_root asks
+    about the other root in half of the problems, on a path that may be shorter than min_steps.
     """
     most = len(PROSQA_CONCEPTS) + len(PROSQA_ENTITIES)
     if nodes > most:
@@ -191,7 +193,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
     needed = {*zip(path, path[1:]), *zip(other, other[1:])}
     edges = [(u, v) for v, chosen in enumerate(sources) for u in chosen
              if (u, v) in needed or rng.random() < distractors]
-    return _tell(rng, sources, edges, path, neg_target)
+    if either_root and rng.random() < 0.5:
+        path, other = other, path
+    return _tell(rng, sources, edges, path, other[-1])
 
 
 def _path_to(rng, v, parents, family, depth):
@@ -503,7 +507,7 @@ def asked(problem):
     if not found:
         raise UserError(f"'{problem.question[-40:]}' is no question of ProsQA")
     entity, one, two = found.groups()
-    return (entity, one, two) if problem.answer.strip(".").split()[-1] == one else (entity, two, one)
+    return (entity, one, two) if problem.answer.strip(".").endswith(f" {one}") else (entity, two, one)
 
 
 def sound(problem):
@@ -532,7 +536,7 @@ def check(problems):
     for steps in sorted({len(p.steps) for p in problems}):
         some = [p for p in problems if len(p.steps) == steps]
         deep = [answer - other for answer, other in map(depths, some)]
-        facts = zip(*((*sound(p), all(sound(p)), d > 0, d == 0) for p, d in zip(some, deep)))
+        facts = zip(*((*(s := sound(p)), all(s), d > 0, d == 0) for p, d in zip(some, deep)))
         rows.append((steps, len(some), *map(sum, facts)))
     rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:])))
     show_table(["steps", "problems", "answer\nin reach", "the other\nout of reach", "steps a\nshortest path",
@@ -589,6 +593,7 @@ PROBLEM_SETTINGS = {
     "parents":    (1.5, 1.5, (0, 20), "ProsQA: parents of a node, on average"),
     "even_steps": (False, False, None, "ProsQA: as many problems of each number of steps"),
     "same_depth": (False, False, None, "ProsQA: both candidates equally deep, which closes a short cut"),
+    "either_root": (False, False, None, "ProsQA: ask about either root, which closes it too"),
     "data_seed":  (0, 0, ANY, "seed of the generated problems")}
 # Where a dataset's defaults are others: in both settings, or in the paper's.
 OTHERWISE = {("quick", "prontoqa"): dict(valid_size=200, test_size=800),

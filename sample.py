@@ -155,14 +155,15 @@ def sweep(run, problems):
 
 def twin(problem):
     """(a problem with the same sentences, its number of steps), but about somebody who is the other candidate
-    and not the answer, so that the other answer is the right one. None where there is nobody."""
+    and not the answer, so that the other answer is the right one: who has the longest way. Or None."""
     edges, (entity, answer, other) = data.told_edges(problem.question).values(), data.asked(problem)
-    for somebody in sorted({u for u, _ in edges} - {v for _, v in edges}):
+    twins = []
+    for somebody in {u for u, _ in edges} - {v for _, v in edges}:
         reached = data.distances(edges, somebody)
         if other in reached and answer not in reached:
             question = problem.question.replace(f"Is {entity} a", f"Is {somebody} a")
-            return data.Problem(question, [], f"{somebody} is a {other}."), reached[other]
-    return None
+            twins.append((data.Problem(question, [], f"{somebody} is a {other}."), reached[other]))
+    return max(twins, key=lambda twin: (twin[1], twin[0].answer), default=None)
 
 
 def corrupt(run, problems):
