@@ -43,11 +43,6 @@ class GPTConfig:
     dropout: float = 0.1
 
 
-def columns_of(cache):
-    """How many positions a cache (see GPT.forward) holds."""
-    return sum(keys.size(2) for keys, _ in cache[0]) if cache else 0
-
-
 class CausalSelfAttention(nn.Module):
     """Multi-head attention of T new positions to themselves and, through the cache, to all before them."""
 
@@ -170,7 +165,7 @@ class GPT(nn.Module):
         Returns the last hidden states (B, T, C), or (B, 1, C) with `only`, after the final layer norm, and
         the cache, grown by T. In the first pass padding comes last, where causal attention never looks.
         """
-        T, seen = x.size(1), columns_of(cache)
+        T, seen = x.size(1), sum(keys.size(2) for keys, _ in cache[0]) if cache else 0
         positions, bias = torch.arange(seen, seen + T, device=x.device), None
         if cache:
             mask = torch.ones(T, seen + T, dtype=torch.bool, device=x.device).tril(seen)        # (T, S)

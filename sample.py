@@ -13,7 +13,6 @@ left, and the probabilities of the first word that it could write are a picture 
 
 import argparse
 import json
-import math
 import os
 import re
 import statistics
@@ -56,15 +55,13 @@ def show_answer(problem, text, thoughts):
     print(f"truth     {problem.answer}   {right}\n" if problem.answer else "")
 
 
-def show_answers(run, problems, n, only_mistakes):
+def show_answers(run, problems, n):
     """The problems, one after the other: what the model thought, in words, and what it wrote."""
     texts, _, thoughts = train.ask(run, problems, n)
-    right = list(map(data.grade, problems, texts))
-    for i, problem in enumerate(problems):
-        if not (only_mistakes and right[i]):
-            show_answer(problem, texts[i], in_words(run, thoughts[i]))
+    for problem, text, one in zip(problems, texts, thoughts):
+        show_answer(problem, text, in_words(run, one))
     if problems[0].answer:
-        print(f"{sum(right)} of {len(problems)} right")
+        print(f"{sum(map(data.grade, problems, texts))} of {len(problems)} right")
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -229,11 +226,7 @@ def parallel(run, problems):
 
 
 def compare(runs, names, problems):
-    """Answers right by number of steps and, in ProsQA, by the depth of the wrong candidate, for each run.
-    Prints for each run after the first how many problems only one of the two gets right, and how probable
-    that is by chance (McNemar's exact test, two-sided): if both were equally good, each such problem would be
-    the toss of a coin.
-    """
+    """Answers right by number of steps and, in ProsQA, by the depth of the wrong candidate, for each run."""
     right = []
     for run in runs:
         texts, *_ = train.ask(run, problems, run.fillers())
@@ -245,11 +238,6 @@ def compare(runs, names, problems):
             groups.setdefault(("wrong candidate's depth", data.depths(p)[1]), []).append(i)
     rows = [(*group, len(which), *(sum(one[i] for i in which) / len(which) for one in right))
             for group, which in sorted(groups.items())]
-    for name, other in list(zip(names, right))[1:]:
-        one, two = (sum(a > b for a, b in zip(*pair)) for pair in ((right[0], other), (other, right[0])))
-        tail = sum(math.comb(one + two, i) for i in range(min(one, two) + 1)) / 2 ** (one + two)
-        print(f"{one} problems only {names[0]} gets right, {two} only {name}: "
-              f"McNemar's exact p = {min(1.0, 2 * tail):.2g}")
     return ["by", "", "problems", *names], rows
 
 
@@ -390,7 +378,6 @@ def parse(argv):
     add("paths", metavar="RUN", nargs="+", help="a run's folder (its best.pt is asked), or a checkpoint")
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--question", help="ask this instead of test problems")
-    looks.add_argument("--wrong", action="store_true", help="of the test problems, only the mistakes")
     for look, what in LOOKS.items():
         looks.add_argument(f"--{look}", action="store_const", dest="look", const=look, help=what)
     add("--plot", metavar="FILE.png", help="draw --sweep_thoughts, --parallel, --corrupt or --curve")
@@ -427,7 +414,7 @@ def main(argv=None):
             return show_tree(run, problems[:args.n or 1][-1])
         if not args.look:
             n = run.fillers() if args.thoughts is None else args.thoughts
-            return show_answers(run, problems[:args.n or (None if args.wrong else 3)], n, args.wrong)
+            return show_answers(run, problems[:args.n or 3], n)
         some = problems[:args.n]
         if args.look == "compare":
             heads, rows = compare(runs, [Path(path).name for path in args.paths], some)

@@ -45,12 +45,10 @@ def test_problems_from_elsewhere_are_asked_and_shown_in_100_columns(finished, tm
 def test_an_answer_is_right_where_it_is_and_wrong_where_not_and_counted(finished, opened, capsys, monkeypatch):
     first, second = opened[1][:2]
     monkeypatch.setattr(train, "ask", lambda *_: ([f"### {first.answer}"] * 2, [9, 9], torch.zeros(2, 0, 16)))
-    for flags, shown in ([], [first, second]), (["--wrong"], [second]):
-        sample.main([str(finished), "--n", "2", *flags])
-        lines = capsys.readouterr().out.splitlines()
-        assert [line for line in lines if line.startswith("truth")] == [
-            f"truth     {p.answer}   {'right' if p is first else 'wrong'}" for p in shown]
-        assert lines[-1] == "1 of 2 right"
+    sample.main([str(finished), "--n", "2"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("truth")] == [f"truth     {first.answer}   right", f"truth     {second.answer}   wrong"]
+    assert lines[-1] == "1 of 2 right"
 
 
 def test_a_question_of_your_own_is_answered(finished, capsys, monkeypatch):
@@ -173,21 +171,14 @@ def test_a_twin_has_the_same_sentences_and_the_other_answer():
     assert sample.twin(data.Problem(told.split("Eva")[0] + "Is Tom a bee or elk?", [], "Tom is a bee.")) is None
 
 
-def test_comparing_counts_who_is_right_where_and_how_likely_that_is_by_chance(monkeypatch, capsys):
-    """McNemar's exact test against a sum over all 2^n outcomes."""
+def test_comparing_counts_who_is_right_where(monkeypatch):
     problems = [data.Problem(f"{i}?", ["s"] * (1 + i % 2), str(i)) for i in range(12)]
     right = {"a": {0, 1, 2, 3, 4, 5, 6, 7, 8}, "b": {0, 1, 9}, "c": set(range(12))}
     monkeypatch.setattr(train, "ask", lambda run, ps, *_: (
         [f"### {p.answer if int(p.answer) in right[run.gpt] else 'x'}" for p in ps], None, None))
-    runs = [train.Run(name, None, Namespace(method="no_cot", stages=1, c=1), 0, 0) for name in "abca"]
-    heads, rows = sample.compare(runs, "abcd", problems)
-    assert heads == ["by", "", "problems", *"abcd"]
-    assert rows == [("steps", 1, 6, 5/6, 1/6, 6/6, 5/6), ("steps", 2, 6, 4/6, 2/6, 6/6, 4/6)]
-    outcomes = [bin(i).count("1") for i in range(2 ** 8)]
-    p = sum(n <= 1 or n >= 7 for n in outcomes) / 2 ** 8
-    assert capsys.readouterr().out.splitlines() == [
-        f"{one} problems only a gets right, {two} only {name}: McNemar's exact p = {p:.2g}"
-        for one, two, name, p in ((7, 1, "b", p), (0, 3, "c", 2 / 2 ** 3), (0, 0, "d", 1))]
+    runs = [train.Run(name, None, Namespace(method="no_cot", stages=1, c=1), 0, 0) for name in "abc"]
+    heads, rows = sample.compare(runs, "abc", problems)
+    assert heads == ["by", "", "problems", *"abc"] and rows == [("steps", 1, 6, 5/6, 1/6, 6/6), ("steps", 2, 6, 4/6, 2/6, 6/6)]
 
 
 def test_prosqas_answers_are_also_counted_by_the_depth_of_the_wrong_candidate(opened):
