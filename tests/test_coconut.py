@@ -185,8 +185,6 @@ def test_pauses_read_one_by_one_are_pauses_read_at_once(gpt, ragged):
     torch.testing.assert_close(gpt.logits(one_by_one), at_once, rtol=1e-9, atol=1e-12)
 
 
-# ---- files
-
 def test_saved_model_loads_as_it_was_and_learns_on(gpt, tmp_path):
     coconut.save(tmp_path / "m.pt", gpt.float(), words=["a"], epoch=3)
     again, saved = coconut.load(tmp_path / "m.pt")
@@ -224,8 +222,6 @@ def test_what_is_not_a_whole_checkpoint_is_refused_in_one_line_and_code_in_it_ne
             coconut.load("m.pt")
     assert os.listdir(tmp_path) == ["m.pt"]
 
-
-# ---- on a GPU
 
 def test_a_training_step_never_asks_the_device_for_a_number(gpt, ragged):
     """On a GPU that would be a wait. An .item(), a look at a condition or an index by a tensor of no dimension shows here."""
