@@ -58,7 +58,7 @@ def test_the_readme_is_short_and_shows_the_definition_as_it_is():
 
 
 def test_the_model_in_the_box_thinks_what_the_readme_says(capsys):
-    """The best word of each thought, and how it answers after fewer thoughts; on another processor a few answers may differ."""
+    """The best word of each thought, and how it answers after fewer or other thoughts; on another processor a few answers may differ."""
     sample.main([str(ROOT / "results/model"), "--n", "10"])
     printed = capsys.readouterr().out
     best = [re.findall(r"^ *thought \d (.{9})", text, re.M) for text in (README, printed)]
@@ -68,6 +68,10 @@ def test_the_model_in_the_box_thinks_what_the_readme_says(capsys):
     found = [float(share) for share in re.findall(r"^ +\d +([\d.]+)%", capsys.readouterr().out, re.M)]
     first, more = re.search(r"([\d.]+) % right when it writes every step, and ([\d., ]+) %", README).groups()
     assert found == pytest.approx([float(share) for share in (first, *more.split(", "))], abs=1)
+    sample.main([str(ROOT / "results/model"), "--corrupt", "--same_depth"])
+    found = [int(n) for n in re.findall(r"(\d+)/500", capsys.readouterr().out)]
+    said = (ROOT / "results/README.md").read_text().split("no short cut |\n")[1].split("\n\n")[0]        # the third column of the table in results/README.md
+    assert found == pytest.approx([int(n) for row in said.splitlines() for n in re.findall(r"\d\d+", row.split("|")[3].replace("of 500", ""))], abs=8)
 
 
 def counts_of(log):

@@ -145,8 +145,6 @@ def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share
     assert asked == [(epoch, 8 + 8) for epoch in range(5)]
 
 
-# ---- the optimizer
-
 def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
     """Also where the pieces predict different numbers of tokens, as here, where every third problem has lost a step."""
     problems, _ = some
@@ -447,8 +445,6 @@ def test_bf16_is_a_gpus_that_is_able_to_unless_float32_is_asked_for(monkeypatch)
         expected = device == "cuda" and able and not float32
         assert a_run(None, 0, gpt, float32=float32).autocast() == (device, torch.bfloat16, expected)
 
-
-# ---- every flag counts
 
 # What to add to conftest.TINY to see a difference; or two such lines, to be compared. All others: twice as much, or on for off.
 FLAGS = {flag: f"--{flag} {2 * usual or 1}" if not isinstance(usual, bool) else f"--{flag}"
