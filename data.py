@@ -520,7 +520,7 @@ def sound(problem):
 
 
 def depths(problem):
-    """ProsQA's short cut: (how deep the answer is, how deep the other candidate). A node's depth is the fewest
+    """ProsQA's short cut: (depth of the answer, depth of the other candidate). A node's depth is the fewest
     steps to it from an entity, the farthest of those that reach it."""
     edges, (_, *candidates) = told_edges(problem.question).values(), asked(problem)
     reached = [distances(edges, entity) for entity in {u for u, _ in edges} - {v for _, v in edges}]

@@ -164,7 +164,7 @@ def twin(problem):
 
 
 def corrupt(run, problems):
-    """Accuracy when the thoughts (or pauses) are tampered with: what was done, and the answers right.
+    """Accuracy when the thoughts are tampered with: what was done, and the answers right.
 
     Noise has the mean and standard deviation of the numbers in all thoughts of the test set. Whatever is put
     in is fed back as the input, so that thoughts after it see it; another order and another problem's are of
@@ -174,26 +174,19 @@ def corrupt(run, problems):
     occurs in the test set.
     """
     torch.manual_seed(0)
-    n, pauses = run.fillers(), train.METHODS[run.settings.method][0] == "pause"
-    if pauses:
-        own = run.gpt.wte.weight[run.tokenizer.pause].detach().expand(len(problems), n, -1)
-    else:
-        own = train.ask(run, problems, n)[2]                                            # (P, n, C)
+    n, total = run.fillers(), len(problems)
+    own = train.ask(run, problems, n)[2]                                                    # (P, n, C)
     noise = own.mean() + own.std() * torch.randn_like(own)
-    # Every pause is given: `ask` would fill the rest with thoughts.
-    cases = [(f"noise for the first {j} of {n}" if j else "untouched", problems,
-              torch.cat([noise[:, :j], own[:, j if pauses else n:]], dim=1)) for j in range(n + 1)]
-    if not pauses:                                          # which are all alike
-        shuffled = torch.stack([one[torch.randperm(n).to(one.device)] for one in own])
-        cases += [("in reverse order", problems, own.flip(1)), ("in random order", problems, shuffled)]
-    if not pauses and len(problems) > 1:
-        def another(i):                                     # the next one with as many steps, or the next one
-            others = [*range(i + 1, len(problems)), *range(i)]
-            return next((j for j in others if len(problems[j].steps) == len(problems[i].steps)), others[0])
-        cases.append(("another problem's", problems, own[[another(i) for i in range(len(problems))]]))
-    if not pauses and data.told_edges(problems[0].answer):
-        lengths = {len(p.steps) for p in problems}
-        pairs = [(p, found[0]) for p in problems if (found := twin(p)) and found[1] in lengths]
+    shuffled = torch.stack([one[torch.randperm(n).to(one.device)] for one in own])
+    steps = [len(p.steps) for p in problems]
+    another = [next((j for j in (*range(i + 1, total), *range(i)) if steps[j] == steps[i]), (i + 1) % total)
+               for i in range(total)]
+    cases = [(f"noise for the first {j} of {n}" if j else "untouched", problems, noise[:, :j])
+             for j in range(n + 1)]
+    cases += [("in reverse order", problems, own.flip(1)), ("in random order", problems, shuffled),
+              ("another problem's", problems, own[another])]
+    if data.told_edges(problems[0].answer):
+        pairs = [(p, found[0]) for p in problems if (found := twin(p)) and found[1] in steps]
         if pairs:
             some, twins = zip(*pairs)
             thoughts = train.ask(run, twins, n)[2]
@@ -363,9 +356,10 @@ def refuse(look, thoughts, run, problems):
         raise UserError(f"--{look}: only ProsQA's and ProntoQA's problems have a graph to look at")
     if look == "sweep_thoughts" and not all(data.told_edges(p.answer) for p in problems):
         raise UserError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
-    if filler is None and (thoughts or look in ("tree", "parallel", "corrupt")):
-        raise UserError(f"this run was trained by {method}, without thoughts or pauses: leave out "
-                        f"--{look or 'thoughts'}")
+    needs_thoughts = look == "corrupt" and filler != "thought"
+    if needs_thoughts or filler is None and (thoughts or look in ("tree", "parallel")):
+        raise UserError(f"this run was trained by {method}, without thoughts: "
+                        f"leave out --{look or 'thoughts'}")
     if filler and look in SEARCHES and (written == "removed" or not run.settings.mix):
         print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
               "what is shown says little about what it has thought by then")

@@ -182,10 +182,9 @@ def batches(run, problems, rng):
 def ask(run, problems, n, given=None):
     """What the model writes after n fillers: texts, the number of tokens of each, and the thoughts (P, n, C).
 
-    given (P, j, C): vectors in place of the first j thoughts, or of pauses: reading those one by one gives
-    the same as reading them together.
+    given (P, j, C): vectors in place of the first j thoughts.
     """
-    filler = "thought" if given is not None else METHODS[run.settings.method][0]
+    filler = METHODS[run.settings.method][0]
     run.tokenizer.add_ids(problems)
     answers, eos = [], run.tokenizer.eos
     for start in range(0, len(problems), run.settings.micro_batch):

@@ -128,12 +128,9 @@ def test_the_sweep_classifies_every_text_at_every_number_of_thoughts(opened, c):
         assert classes == [sum(data.classify_path(p, t, k > 0) == name for p, t in zip(problems, texts)) / 8 for name in data.PATH_CLASSES]
 
 
-@pytest.mark.parametrize("method", ["coconut", "pause_as_thought"])
-def test_what_is_put_in_the_thoughts_places_is_what_the_table_says(runs, method, monkeypatch):
-    run, problems = open_tiny(runs / method)
-    asked, true_ask = [], train.ask
+def test_what_is_put_in_the_thoughts_places_is_what_the_table_says(opened, monkeypatch):
+    (run, problems), asked, true_ask = opened, [], train.ask
     run.gpt.ln_f.bias.data += 1                  # so that thoughts have a mean to match
-    run.gpt.wte.weight.data[run.tokenizer.pause] += 1
 
     def ask(*args, given=None):
         result = true_ask(*args, given=given)
@@ -143,25 +140,22 @@ def test_what_is_put_in_the_thoughts_places_is_what_the_table_says(runs, method,
     twins = {id(problems[i]): (problems[i + 1], 3 + 6 * (i == 2)) for i in (0, 2, 4)}       # the second is too long
     monkeypatch.setattr(sample, "twin", lambda p: twins.get(id(p)))
     _, rows = sample.corrupt(run, problems)
-    assert [row[0] for row in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)), *[
-        "in reverse order", "in random order", "another problem's", "its twin's", "the twins, with their own"] * (method == "coconut")]
+    assert [row[0] for row in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)), "in reverse order",
+                                        "in random order", "another problem's", "its twin's", "the twins, with their own"]
     asked = [one for one in asked if one[1] is not None]        # the others were for the thoughts themselves
-    texts, _, thoughts = true_ask(run, problems, 3)
+    texts, _, own = true_ask(run, problems, 3)
     assert asked[0][0] == texts and [row[2] for row in rows[:7]] == [sum(map(data.grade, problems, texts)) / 8 for texts, _ in asked[:7]]
-    own = thoughts if method == "coconut" else run.gpt.wte.weight[run.tokenizer.pause].expand(8, 3, -1)
     noise = asked[3][1]
-    for j in (1, 2):
-        assert torch.equal(asked[j][1][:, :j], noise[:, :j]) and asked[j][1].size(1) == (j if method == "coconut" else 3)
+    assert all(torch.equal(asked[j][1], noise[:, :j]) for j in range(4))
     assert noise.mean().item() == pytest.approx(own.mean().item(), abs=0.2 * own.std().item())
     assert noise.std().item() == pytest.approx(own.std().item(), rel=0.2)
-    if method == "coconut":
-        assert torch.equal(asked[4][1], own.flip(1))
-        assert torch.allclose(asked[5][1].sort(1)[0], own.sort(1)[0]) and not torch.equal(asked[5][1], own)
-        lengths = [len(p.steps) for p in problems]
-        donors = [next(j for j in range(8) if torch.equal(asked[6][1][i], own[j])) for i in range(8)]
-        assert all(i != j and (lengths.count(lengths[i]) == 1 or lengths[j] == lengths[i]) for i, j in enumerate(donors))
-        assert all(torch.allclose(given, own[[1, 5]], atol=1e-5) for _, given in asked[7:])
-        assert asked[8][0] == [texts[1], texts[5]] and rows[7][1].split("/")[1] == "2 ="
+    assert torch.equal(asked[4][1], own.flip(1))
+    assert torch.allclose(asked[5][1].sort(1)[0], own.sort(1)[0]) and not torch.equal(asked[5][1], own)
+    lengths = [len(p.steps) for p in problems]
+    donors = [next(j for j in range(8) if torch.equal(asked[6][1][i], own[j])) for i in range(8)]
+    assert all(i != j and (lengths.count(lengths[i]) == 1 or lengths[j] == lengths[i]) for i, j in enumerate(donors))
+    assert all(torch.allclose(given, own[[1, 5]], atol=1e-5) for _, given in asked[7:])
+    assert asked[8][0] == [texts[1], texts[5]] and rows[7][1].split("/")[1] == "2 ="
 
 
 def test_a_twin_has_the_same_sentences_and_the_other_answer():
@@ -243,7 +237,7 @@ def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_instal
 
 
 @pytest.mark.parametrize("run, flags, says", [
-    ("no_thought", "--corrupt", "without thoughts or pauses: leave out --corrupt"), ("cot", "--tree", "leave out --tree"),
+    ("pause_as_thought", "--corrupt", "without thoughts: leave out --corrupt"), ("cot", "--tree", "leave out --tree"),
     ("cot", "--thoughts 2", "trained by cot, without thoughts"), ("coconut", "--plot a.png", "--plot draws"),
     ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "no log"),
     ("coconut/best.pt", "--curve", "no log"), ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
