@@ -42,10 +42,14 @@ def bar(share, width):
     return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).strip().ljust(width)
 
 
-def show_answer(problem, text, thoughts):
-    """One problem, its thoughts in words, and the answer, in 100 columns."""
+def show_question(problem):
     print(textwrap.fill(data.visible(problem.question), 100, initial_indent="question  ",
                         subsequent_indent=" " * 10))
+
+
+def show_answer(problem, text, thoughts):
+    """One problem, its thoughts in words, and the answer, in 100 columns."""
+    show_question(problem)
     for i, words in enumerate(thoughts, start=1):
         shown = [re.sub("^(Every|Each) | is an? $", "", word).strip() or word for word, _ in words]
         cells = [f"{data.visible(word)[:9]:>9} {p:4.0%} {bar(p, 2)}" for word, (_, p) in zip(shown, words)]
@@ -124,7 +128,8 @@ def tree(run, problem):
 
 
 def show_tree(run, problem):
-    print(f"question  {problem.question}\nanswer    {problem.answer}\n")
+    show_question(problem)
+    print(f"answer    {problem.answer}\n")
     data.show_table(["node", "probability that the\nnext step is about it"], [
         ("    " * depth + node + " *" * on_path, "" if value is None else f"{value:4.0%} {bar(value, 20)}")
         for depth, node, value, on_path in tree(run, problem)])
