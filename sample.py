@@ -169,7 +169,8 @@ def twin(problem):
 
 
 def corrupt(run, problems):
-    """Accuracy when the thoughts are tampered with: what was done, and the answers right.
+    """Accuracy when the thoughts are tampered with: what was done, the answers right, how many were given at
+    once, without a written step before them, and how many of these are right.
 
     Noise has the mean and standard deviation of the numbers in all thoughts of the test set. Whatever is put
     in is fed back as the input, so that thoughts after it see it; another order and another problem's are of
@@ -199,9 +200,11 @@ def corrupt(run, problems):
     rows = []
     for what, some, given in cases:
         texts, *_ = train.ask(run, some, n, given=given)
-        right = share(some, texts)
-        rows.append((what, f"{round(right * len(some))}/{len(some)} =", right, bar(right, 30)))
-    return ["thoughts", "answers", "right", ""], rows
+        right = list(map(data.grade, some, texts))
+        once = [r for r, text in zip(right, texts) if not text.split("###")[0].strip()]
+        accuracy = sum(right) / len(some)
+        rows.append((what, f"{sum(right)}/{len(some)} =", accuracy, bar(accuracy, 30), len(once), sum(once)))
+    return ["thoughts", "answers", "right", "", "at\nonce", "right of\nthese"], rows
 
 
 def parallel(run, problems):
