@@ -519,11 +519,16 @@ def sound(problem):
             classify_path(problem, "\n".join(problem.steps)) == "Correct Path")
 
 
+def entities(problem):
+    """{entity: {node: fewest steps to it}}; entities are the nodes that no sentence leads to."""
+    edges = told_edges(problem.question).values()
+    return {entity: distances(edges, entity) for entity in {u for u, _ in edges} - {v for _, v in edges}}
+
+
 def depths(problem):
     """ProsQA's short cut: (depth of the answer, depth of the other candidate). A node's depth is the fewest
     steps to it from an entity, the farthest of those that reach it."""
-    edges, (_, *candidates) = told_edges(problem.question).values(), asked(problem)
-    reached = [distances(edges, entity) for entity in {u for u, _ in edges} - {v for _, v in edges}]
+    reached, (_, *candidates) = entities(problem).values(), asked(problem)
     return tuple(max(nodes.get(c, 0) for nodes in reached) for c in candidates)
 
 

@@ -139,11 +139,6 @@ def show_tree(run, problem):
 # ------------------------------------------------------------------------------------------------------------
 # The other looks are tables, heads and rows: data.show_table prints any of them, draw draws it.
 
-def share(problems, texts):
-    """The share of the answers that are right."""
-    return sum(map(data.grade, problems, texts)) / len(problems)
-
-
 def sweep(run, problems):
     """After k = 0 ... K steps of thought (0 alone, if the method has neither thoughts nor pauses): k, answers
     right, and each class of path."""
@@ -151,17 +146,16 @@ def sweep(run, problems):
     for k in range(run.settings.stages + 1) if train.METHODS[run.settings.method][0] else [0]:
         texts, *_ = train.ask(run, problems, k * run.settings.c)
         classes = Counter(data.classify_path(p, text, k > 0) for p, text in zip(problems, texts))
-        rows.append((k, share(problems, texts), *(classes[name] / len(problems) for name in names)))
+        right = sum(map(data.grade, problems, texts))
+        rows.append((k, right / len(problems), *(classes[name] / len(problems) for name in names)))
     return ["steps of\nthought", "answer\nright", *(name.replace(" ", "\n") for name in names)], rows
 
 
 def twin(problem):
     """(a problem with the same sentences, its number of steps), but about somebody who is the other candidate
     and not the answer, so that the other answer is the right one: who has the longest way. Or None."""
-    edges, (entity, answer, other) = data.told_edges(problem.question).values(), data.asked(problem)
-    twins = []
-    for somebody in {u for u, _ in edges} - {v for _, v in edges}:
-        reached = data.distances(edges, somebody)
+    (entity, answer, other), twins = data.asked(problem), []
+    for somebody, reached in data.entities(problem).items():
         if other in reached and answer not in reached:
             question = problem.question.replace(f"Is {entity} a", f"Is {somebody} a")
             twins.append((data.Problem(question, [], f"{somebody} is a {other}."), reached[other]))

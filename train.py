@@ -440,10 +440,10 @@ def test(folder, device, typed):
     run = open_run(folder, device)
     settings = run.settings
     result = evaluate(run, test_problems(run, typed))
-    others = typed | {"dataset": typed.get("dataset", settings.dataset)}
-    record = dict(kind="test", dataset=f"{others.pop('dataset')} {as_flags(others)}".strip(),
-                  method=settings.method, seed=settings.seed, unusual=unusual(settings), stage=run.stage,
-                  last_stage=run.last_stage, **result)
+    dataset, flags = typed.get("dataset", settings.dataset), {k: typed[k] for k in typed if k != "dataset"}
+    record = dict(kind="test", dataset=f"{dataset} {as_flags(flags)}".strip(), method=settings.method,
+                  seed=settings.seed, unusual=unusual(settings), stage=run.stage, last_stage=run.last_stage,
+                  **result)
     print(show(record), flush=True)
     if (log := Path(folder) / "log.jsonl").exists():
         with open(log, "a") as file:

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import generated, one_line, open_tiny, records, train_tiny
+from conftest import generated, one_line, records, train_tiny
 
 import coconut
 import data
