@@ -453,15 +453,9 @@ def grade(problem, text):
 
 
 def told_edges(text):
-    """The graph in a question's or a chain's sentences, {sentence: (from, to)}: "Max is a wumpus.", "Every
-    wumpus is a yumpus." or, in ProntoQA, "Wumpuses are yumpuses."; "Max is blue." is no edge."""
-    edges = {}
-    for sentence in re.findall(r"[^.?]+\.", text):
-        one, many = r"(?:(?:Every|Each) )?(\w+) is an? (\w+)\.", r"(\w+)es are (\w+)es\."
-        if found := re.fullmatch(f"{one}|{many}", sentence.strip()):
-            a, b, many_a, many_b = found.groups()
-            edges[sentence.strip()] = (a or many_a.lower(), b or many_b)
-    return edges
+    """The graph in the sentences of a ProsQA question or chain, {sentence: (from, to)}: "Max is a wumpus." and
+    "Every wumpus is a yumpus."."""
+    return {found[0]: (found[1], found[2]) for found in re.finditer(r"(?:Every )?(\w+) is a (\w+)\.", text)}
 
 
 def distances(edges, root):
@@ -489,7 +483,7 @@ def classify_path(problem, text, partial=False):
     lines = [line.strip() for line in text.split("###")[0].splitlines() if line.strip()]
     if not lines:
         return "Correct Label" if grade(problem, text) else "Incorrect Label"
-    edges, (root, *_, target) = told_edges(problem.question), answer_of(problem.answer).strip(".").split()
+    edges, (root, target, _) = told_edges(problem.question), asked(problem)
     path, distance = [edges.get(line) for line in lines], distances(edges.values(), root)
     if None in path or any(one[1] != other[0] for one, other in zip(path, path[1:])):
         return "Hallucination"
@@ -502,10 +496,11 @@ def classify_path(problem, text, partial=False):
 
 
 def asked(problem):
-    """Of a ProsQA problem: the entity asked about, the candidate that is the answer, and the other one."""
-    found = re.search(r"Is (\w+) an? (\w+) or (\w+)\?", problem.question)
+    """Of a ProsQA problem: the entity asked about, the candidate that is the answer, and the other one. None
+    for any other problem."""
+    found = re.search(r"Is (\w+) a (\w+) or (\w+)\?", problem.question)
     if not found:
-        raise UserError(f"'{problem.question[-40:]}' is no question of ProsQA")
+        return None
     entity, one, two = found.groups()
     return (entity, one, two) if problem.answer.strip(".").endswith(f" {one}") else (entity, two, one)
 
@@ -537,6 +532,8 @@ def depths(problem):
 
 def check(problems):
     """Print how many problems are sound, and how many have the short cut, by their number of steps."""
+    if not all(map(asked, problems)):
+        raise UserError("this file has problems that are not ProsQA's: only those are checked")
     rows = []
     for steps in sorted({len(p.steps) for p in problems}):
         some = [p for p in problems if len(p.steps) == steps]

@@ -71,24 +71,18 @@ def show_answers(run, problems, n):
 # ------------------------------------------------------------------------------------------------------------
 # The search tree: what the model would write next, if it stopped thinking now.
 
-def lead(problem):
-    """(how a written step begins, 0 or 1): after k steps of thought the next one written begins "Every
-    <node k> is a" in ProsQA, and "Max is a <node k + 1>" in ProntoQA."""
-    return ("Every {} is a ", 0) if data.told_edges(problem.answer) else (path_of(problem)[0] + " is {}. ", 1)
-
-
 @torch.no_grad()
 def node_values(run, problem, k):
-    """{node: value} after k steps' worth of thoughts: the probability that the next written step is about it.
+    """{node: value} of a ProsQA problem after k steps' worth of thoughts: the probability that the next
+    written step begins "Every <node> is a".
 
-    Paper: Interpreting the Latent Search Tree. <eot> and what all steps begin with (lead) are forced; the
-    value is the product of the probabilities of the tokens that follow.
+    Paper: Interpreting the Latent Search Tree. <eot> and what all these have in common at their start are
+    forced; the value is the product of the probabilities of the tokens that follow.
     """
     gpt, tokenizer, n = run.gpt, run.tokenizer, k * run.settings.c
     nodes = sorted({v for _, v in data.told_edges(problem.question).values()})
-    begin, ahead = lead(problem)
-    begin = begin if tokenizer.words else begin.rstrip()        # GPT-2's tokens begin with their spaces
-    ids = [tokenizer.encode(begin.format(data.with_article(v) if ahead else v)) for v in nodes]
+    space = " " if tokenizer.words else ""                      # GPT-2's tokens begin with their spaces
+    ids = [tokenizer.encode(f"Every {v} is a{space}") for v in nodes]
     forced = len(os.path.commonprefix(ids))
     question, filler = tokenizer.encode(problem.question + "\n"), train.METHODS[run.settings.method][0]
     batch = data.collate([data.encode((question, [], row), tokenizer, filler, 0, n) for row in ids])
@@ -100,21 +94,15 @@ def node_values(run, problem, k):
     return dict(zip(nodes, (-losses[:, forced:].sum(1)).exp().tolist()))
 
 
-def path_of(problem):
-    """The nodes of the problem's written path, the entity first."""
-    pairs = data.told_edges(" ".join(problem.steps)).values()
-    return list(dict.fromkeys(node for pair in pairs for node in pair))
-
-
 def tree(run, problem):
     """The part of the graph that the entity reaches, as rows (depth, node, value, on the true path).
 
-    A node at depth d has its value after d steps of thought, where the next step would begin with it (in
-    ProntoQA after d - 1); the target of ProsQA has none, since no step begins with it. A node that several
-    ways lead to stands at the end of each.
+    A node at depth d has its value after d steps of thought, where the next step would begin with it; the
+    target has none, since no step begins with it. A node that several ways lead to stands at the end of each.
     """
-    edges, path, ahead = list(data.told_edges(problem.question).values()), path_of(problem), lead(problem)[1]
-    values = {k + ahead: node_values(run, problem, k) for k in range(1 - ahead, len(path) - 1)}
+    edges = data.told_edges(problem.question).values()
+    path = [data.asked(problem)[0], *(v for _, v in data.told_edges(" ".join(problem.steps)).values())]
+    values = {k: node_values(run, problem, k) for k in range(1, len(problem.steps))}
     rows = []
 
     def visit(way):
@@ -185,7 +173,7 @@ def corrupt(run, problems):
              for j in range(n + 1)]
     cases += [("in reverse order", problems, own.flip(1)), ("in random order", problems, shuffled),
               ("another problem's", problems, own[another])]
-    if data.told_edges(problems[0].answer):
+    if data.asked(problems[0]):
         pairs = [(p, found[0]) for p in problems if (found := twin(p)) and found[1] in steps]
         if pairs:
             some, twins = zip(*pairs)
@@ -210,9 +198,9 @@ def parallel(run, problems):
     rows = []
     for k in (1, 2):
         shares = []
-        for problem in (p for p in problems if len(path_of(p)) > k + 1):
+        for problem in (p for p in problems if len(p.steps) > k):
             values = node_values(run, problem, k)
-            reached = data.distances(data.told_edges(problem.question).values(), path_of(problem)[0])
+            reached = data.distances(data.told_edges(problem.question).values(), data.asked(problem)[0])
             top, lost = sorted(values.values(), reverse=True), values.keys() - reached.keys()
             shares.append([*(sum(top[:m]) for m in (1, 2, 3)), sum((values[v] for v in lost), 0.0)])
         if shares:
@@ -226,7 +214,7 @@ def compare(runs, names, problems):
     for run in runs:
         texts, *_ = train.ask(run, problems, run.fillers())
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
-    groups, prosqa = {}, data.told_edges(problems[0].answer)
+    groups, prosqa = {}, data.asked(problems[0])
     for i, p in enumerate(problems):
         groups.setdefault(("steps", len(p.steps)), []).append(i)
         if prosqa:
@@ -338,9 +326,9 @@ def draw(path, heads, rows):
 # ------------------------------------------------------------------------------------------------------------
 # The command line.
 
-LOOKS = {"tree": "the search tree of a test problem (--n 2: of the second)",
+LOOKS = {"tree": "ProsQA: the search tree of a test problem (--n 2: of the second)",
          "sweep_thoughts": "ProsQA: answers and written paths after 0, 1, ... steps of thought",
-         "parallel": "how many nodes a thought keeps in view",
+         "parallel": "ProsQA: how many nodes a thought keeps in view",
          "corrupt": "accuracy with noise or other thoughts put in",
          "curve": "accuracy per epoch, of any number of runs",
          "compare": "runs on the problems of the first, by number of steps and by depth",
@@ -353,11 +341,8 @@ SEARCHES = ("tree", "sweep_thoughts", "parallel")       # what would be written 
 def refuse(look, thoughts, run, problems):
     """A user error where a look does not suit the run or its problems; a warning where it says little."""
     method, (filler, written) = run.settings.method, train.METHODS[run.settings.method]
-    graphs = all(data.told_edges(p.question) and data.told_edges(" ".join(p.steps)) for p in problems)
-    if look in SEARCHES and not graphs:
-        raise UserError(f"--{look}: only ProsQA's and ProntoQA's problems have a graph to look at")
-    if look == "sweep_thoughts" and not all(data.told_edges(p.answer) for p in problems):
-        raise UserError("--sweep_thoughts classifies paths to a target, which only ProsQA has")
+    if look in SEARCHES and not all(map(data.asked, problems)):
+        raise UserError(f"--{look} follows paths to a target, which only ProsQA's problems have")
     needs_thoughts = look == "corrupt" and filler != "thought"
     if needs_thoughts or filler is None and (thoughts or look in ("tree", "parallel")):
         raise UserError(f"this run was trained by {method}, without thoughts: "

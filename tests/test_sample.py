@@ -59,19 +59,18 @@ def test_a_question_of_your_own_is_answered(finished, capsys, monkeypatch):
 
 # ---- the search tree
 
-@pytest.mark.parametrize("name, words", [("prosqa", True), ("prosqa", False), ("prontoqa", True)])
-def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(name, words, monkeypatch):
+@pytest.mark.parametrize("words", [True, False])
+def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(words, monkeypatch):
     """Against the explicit forward, node by node; without the names in the vocabulary they are many tokens."""
-    problem, = generated(name, **(dict(nodes=9, max_steps=3) if name == "prosqa" else {}))
+    problem, = generated(nodes=9, max_steps=3)
     tokenizer = data.Tokenizer.of([problem]) if words else data.Tokenizer(["Every "])
     torch.manual_seed(0)
     gpt = GPT(GPTConfig(tokenizer.vocab_size, n_layer=2, n_head=2, n_embd=32, dropout=0.0)).eval()
     run = train.Run(gpt, tokenizer, Namespace(method="coconut", c=2, float32=False), 1, 1)
-    values, entity = sample.node_values(run, problem, 1), problem.steps[0].split()[0]
+    values = sample.node_values(run, problem, 1)
     assert set(values) == {v for _, v in data.told_edges(problem.question).values()}
     question = torch.tensor([tokenizer.encode(problem.question + "\n") + [tokenizer.bot]])
-    said = {v: f"Every {v} is a " if name == "prosqa" else f"{entity} is {'an' if v[0] in 'aeiou' else 'a'} {v}. " for v in values}
-    rows = {v: tokenizer.encode(text) for v, text in said.items()}
+    rows = {v: tokenizer.encode(f"Every {v} is a ") for v in values}
     forced = min(next(i for i, pair in enumerate(zip(one, other)) if len({*pair}) > 1)
                  for one in rows.values() for other in rows.values() if one != other)         # tokens that all begin with
     for node, ids in rows.items():
@@ -92,17 +91,6 @@ def test_the_tree_is_what_the_entity_reaches_with_the_true_path(monkeypatch, cap
     sample.show_tree(None, PROBLEM)
     printed = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["ant", "*", "25%", "█████"] for line in printed) and max(map(len, printed[3:])) <= 100
-
-
-def test_in_prontoqa_what_is_written_after_k_steps_is_one_node_ahead(monkeypatch):
-    problem, = generated("prontoqa", hops=3)
-    monkeypatch.setattr(sample, "node_values", lambda run, problem, k: {v: float(k) for v in data.CONCEPTS})
-    path = sample.path_of(problem)
-    assert len(path) == 4 and path[0] == problem.steps[-1].split()[0]
-    assert all(step.startswith(f"{path[0]} is {data.with_article(node)}. ") for step, node in zip(problem.steps, path[1:]))
-    rows = sample.tree(None, problem)
-    assert all(value == (depth - 1 if depth else None) for depth, _, value, _ in rows)
-    assert [node for _, node, _, on_path in rows if on_path] == path and max(row[0] for row in rows) == 3
 
 
 def test_parallel_sums_the_best_nodes_and_those_out_of_reach(monkeypatch):
@@ -241,14 +229,12 @@ def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_instal
     ("cot", "--thoughts 2", "trained by cot, without thoughts"), ("coconut", "--plot a.png", "--plot draws"),
     ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "no log"),
     ("coconut/best.pt", "--curve", "no log"), ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
-    ("coconut", "--dataset {sums} --parallel", "have a graph"), ("coconut", "--dataset {rules} --sweep_thoughts", "only ProsQA"),
+    ("coconut", "--dataset {sums} --parallel", "only ProsQA"),
     ("coconut", "--hops 2", "does not apply"), ("coconut {tmp}", "", "name one")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
-    known = generated(n=2, nodes=9, max_steps=3)
     data.write([data.Problem("Is Tom a bompus?", ["<<1+1=2>>"], "2")], tmp_path / "sums.json")
-    data.write([data.Problem(p.question, p.steps, "True") for p in known], tmp_path / "rules.json")
-    files = {name: tmp_path / f"{name}.json" for name in ("sums", "rules")}
-    assert says in one_line(sample.main, f"{runs}/{run} {flags}".format(**files, tmp=tmp_path).split(), capsys)
+    words = f"{runs}/{run} {flags}".format(sums=tmp_path / "sums.json", tmp=tmp_path)
+    assert says in one_line(sample.main, words.split(), capsys)
 
 
 def test_a_sweep_of_a_run_that_never_wrote_less_warns(runs, tmp_path, capsys):
