@@ -164,9 +164,6 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
     (results/dispute.md). Two ways to close this short cut: same_depth has both equally deep; either_root asks
     about the other root in half of the problems, on a path that may be shorter than min_steps.
     """
-    most = len(PROSQA_CONCEPTS) + len(PROSQA_ENTITIES)
-    if nodes > most:
-        raise UserError(f"{nodes} nodes are more than the {most} names for them: ask for fewer")
     if min_steps > max_steps:
         raise UserError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
     wanted = range(min_steps, max_steps + 1)

@@ -490,8 +490,6 @@ def settings_of(typed):
         raise UserError("gsm8k is for a model that knows words: add --setting paper")
     if settings.init != "scratch" and (shape := typed.keys() & {"n_layer", "n_head", "n_embd"}):
         raise UserError(f"--init {settings.init} has its own shape: leave out --{', --'.join(sorted(shape))}")
-    if settings.n_embd % settings.n_head:
-        raise UserError(f"--n_embd {settings.n_embd} is no multiple of --n_head {settings.n_head}")
     return settings
 
 
@@ -523,10 +521,6 @@ def fit(typed, folder, device, resume):
         print(f"no checkpoint in {folder} yet: starting anew")
     settings = run.settings if saved else settings_of(typed)
     sets = data.problem_sets(settings)
-    seen = {p.question for p in sets["train"]}
-    for split in ("valid", "test"):
-        if known := sum(p.question in seen for p in sets[split]):
-            print(f"warning: {known} of {len(sets[split]):,} {split} questions are training questions too")
     if not saved:
         run = new_run(settings, sets["train"])
     run.gpt.to(device)
