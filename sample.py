@@ -299,6 +299,7 @@ def draw(path, heads, rows):
     import matplotlib.pyplot as plt
     heads, columns = [head.replace("\n", " ") for head in heads], list(zip(*rows))
     bars, (_, axes) = isinstance(columns[0][0], str), plt.subplots(figsize=(7, 3.5), layout="constrained")
+    colors = {}
     for head, column in zip(heads[1:], columns[1:]):
         points = [(x, y) for x, y in zip(columns[0], column) if isinstance(y, float)]
         if points and bars:
@@ -307,7 +308,9 @@ def draw(path, heads, rows):
             axes.axvline(0.5, color="black", linestyle=":")         # a problem has two possible answers
             axes.set(xlabel=f"{head} (dotted: a coin flip)", xlim=(0, 1))
         elif points:
-            axes.plot(*zip(*points), ".-", label=head)
+            name = re.sub(r"-seed\d+$", "", head)               # seeds of one method share a color
+            label = None if name in colors else name
+            axes.plot(*zip(*points), color=colors.setdefault(name, f"C{len(colors)}"), label=label, linewidth=1)
             axes.set(xlabel=heads[0], ylim=(0, 1.02))
     if not bars:
         axes.legend(frameon=False, fontsize=8)
