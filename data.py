@@ -22,8 +22,7 @@ import os
 import random
 import re
 import sys
-from array import array
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import tiktoken
@@ -37,8 +36,6 @@ class Problem:
     question: str
     steps: list             # the written chain of thought, one sentence group per step
     answer: str
-    graph: dict = None      # ProsQA only: idx_to_symbol, edges [[from, to], ...], root, target, neg_target
-    ids: tuple = field(default=None, compare=False)     # question, [step, ...], answer: see Tokenizer.add_ids
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -210,20 +207,17 @@ def _tell(rng, parents, edges, path, neg_target):
 
     Nodes without parents get the name of an entity, all others one of a concept, those without any edge none.
     """
-    root, target, kept = path[0], path[-1], sorted({v for edge in edges for v in edge})
+    kept = sorted({v for edge in edges for v in edge})
     concepts, entities = (rng.sample(names, len(names)) for names in (PROSQA_CONCEPTS, PROSQA_ENTITIES))
     name = {v: (concepts if parents[v] else entities).pop() for v in kept}
-    number = {v: i for i, v in enumerate(kept)}
+    root, target = name[path[0]], name[path[-1]]
 
     def sentence(u, v):
         return f"{'Every ' if parents[u] else ''}{name[u]} is a {name[v]}."
     told = rng.sample([sentence(u, v) for u, v in edges], len(edges))
-    asked = rng.sample([name[target], name[neg_target]], 2)
-    graph = {"idx_to_symbol": [name[v] for v in kept], "edges": [[number[u], number[v]] for u, v in edges],
-             "root": number[root], "target": number[target], "neg_target": number[neg_target]}
-    return Problem(" ".join(told + [f"Is {name[root]} a {asked[0]} or {asked[1]}?"]),
-                   [sentence(u, v) for u, v in zip(path, path[1:])],
-                   f"{name[root]} is a {name[target]}.", graph)
+    asked = rng.sample([target, name[neg_target]], 2)
+    return Problem(" ".join(told + [f"Is {root} a {asked[0]} or {asked[1]}?"]),
+                   [sentence(u, v) for u, v in zip(path, path[1:])], f"{root} is a {target}.")
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -281,14 +275,12 @@ def _problem(item, where):
             raise UserError(f"{where}: field '{name}' is missing or not a {kind.__name__}")
     if not all(isinstance(step, str) for step in item["steps"]):
         raise UserError(f"{where}: field 'steps' is not a list of strings")
-    graph = {k: item[k] for k in ("idx_to_symbol", "edges", "root", "target", "neg_target") if k in item}
-    return Problem(item["question"], item["steps"], item["answer"], graph or None)
+    return Problem(item["question"], item["steps"], item["answer"])
 
 
 def write(problems, path):
     """Problems to one .json file in the official format."""
-    items = [dict(question=p.question, steps=p.steps, answer=p.answer) | (p.graph or {}) for p in problems]
-    Path(path).write_text(json.dumps(items, indent=1), encoding="utf-8")
+    Path(path).write_text(json.dumps(list(map(vars, problems)), indent=1), encoding="utf-8")
 
 
 def load(folder, splits=SPLITS):
@@ -372,12 +364,11 @@ class Tokenizer:
         """One token for people: spaces and line ends made visible."""
         return visible(self.decode([i])).replace(" ", "_")
 
-    def add_ids(self, problems):
-        """Give every problem its ids. Pieces end where tokens end, so encoding each piece is encoding the
-        whole text. An array takes 4 bytes for an id: GSM8K has 385,620 problems."""
-        for p in problems:
-            question, *steps = (array("i", self.encode(text + "\n")) for text in (p.question, *p.steps))
-            p.ids = question, steps, array("i", self.encode("### " + p.answer) + [self.eos])
+    def ids(self, problem):
+        """The ids of a problem: question, [step, ...], answer. Pieces end where tokens end, so encoding each
+        piece is encoding the whole text."""
+        question, *steps = (self.encode(text + "\n") for text in (problem.question, *problem.steps))
+        return question, steps, self.encode("### " + problem.answer) + [self.eos]
 
 
 def name_and_rest(word):
@@ -401,52 +392,45 @@ def encode(ids, tokenizer, filler=None, removed=0, n=0):
     Pauses are ordinary tokens, the same at every place, so they are read with the question, in the same pass.
     """
     question, steps, answer = ids
-    language = [i for step in steps for i in step][removed:] + [*answer]
+    language = [i for step in steps for i in step][removed:] + answer
     if filler is None:
-        return [*question[:-1]], 0, [question[-1]] + language
+        return question[:-1], 0, [question[-1]] + language
     pauses = [tokenizer.pause] * n if filler == "pause" else []
-    return [*question, tokenizer.bot] + pauses, n - len(pauses), [tokenizer.eot] + language
+    return question + [tokenizer.bot] + pauses, n - len(pauses), [tokenizer.eot] + language
 
 
 @dataclass
 class Batch:
-    question: torch.Tensor      # (B, Tq) ids, padded on the right, where causal attention never looks
-    length: torch.Tensor        # (B,) real tokens of each question
+    question: torch.Tensor      # (B, Tq) ids, padded on the left, so that all end at the same place
+    padding: torch.Tensor       # (B,) how many ids of each question are padding
     n: int                      # how many continuous thoughts every problem takes
-    language: torch.Tensor      # (B, Tl) input ids, padded on the right
+    language: torch.Tensor      # (B, Tl) input ids, padded on the right, where causal attention never looks
     target: torch.Tensor        # (B, Tl) the id to predict at each place of `language`, -100 at padding
-    predicted: torch.Tensor     # (predicted,) where target.flatten() is no padding: found here on the CPU,
-                                # since looking for it on a GPU would mean waiting for it
 
     def to(self, device):
         return Batch(*(v.to(device) if isinstance(v, torch.Tensor) else v for v in vars(self).values()))
 
 
 def collate(sequences):
-    """Sequences from `encode`, all with as many thoughts, to one Batch. Shorter rows end in padding: id 0, or
-    -100 in the target."""
-    def pad(rows, value=0):
-        width = max(map(len, rows))
-        return torch.tensor([row + [value] * (width - len(row)) for row in rows])
-    questions, numbers, languages = zip(*sequences)
-    n, = set(numbers)
-    target = pad([language[1:] for language in languages], -100)
-    return Batch(pad(questions), torch.tensor(list(map(len, questions))), n,
-                 pad([language[:-1] for language in languages]), target,
-                 (target.flatten() >= 0).nonzero()[:, 0])
+    """Sequences from `encode`, all with as many thoughts, to one Batch. Padding is id 0, or -100 in the
+    target, which the loss ignores."""
+    questions, (n, *_), languages = zip(*sequences)
+    Tq, Tl = max(map(len, questions)), max(map(len, languages)) - 1
+    padding = [Tq - len(question) for question in questions]
+    return Batch(torch.tensor([[0] * some + question for some, question in zip(padding, questions)]),
+                 torch.tensor(padding), n,
+                 torch.tensor([ids[:-1] + [0] * (Tl + 1 - len(ids)) for ids in languages]),
+                 torch.tensor([ids[1:] + [-100] * (Tl + 1 - len(ids)) for ids in languages]))
 
 
 # ------------------------------------------------------------------------------------------------------------
 # Grading.
 
-def answer_of(text):
-    """The answer in a generated text: what follows the last "#", without commas, as in the official code."""
-    return text.split("#")[-1].replace(",", "").strip()
-
-
 def grade(problem, text):
-    """True if the generated text ends in the right answer."""
-    return answer_of(text) == answer_of(problem.answer)
+    """True if the answer in a generated text, what follows the last "#", is right. Commas do not count, as in
+    the official code."""
+    given, right = (s.split("#")[-1].replace(",", "").strip() for s in (text, problem.answer))
+    return given == right
 
 
 def told_edges(text):
@@ -544,15 +528,13 @@ def check(problems):
 
 def worked_example(problem, tokenizer):
     """Print the problem as Coconut sees it (c = 1) at the first, a middle and the last stage."""
-    tokenizer.add_ids([problem])
-    K, show = len(problem.steps), tokenizer.show
+    K, show, ids = len(problem.steps), tokenizer.show, tokenizer.ids(problem)
     print(problem.question)
     for i, step in enumerate(problem.steps, start=1):
         print(f"  step {i}  {step}")
     print(f"  answer  {problem.answer}")
     for stage in sorted({0, K // 2, K}):
-        removed = sum(map(len, problem.ids[1][:stage]))
-        question, n, language = encode(problem.ids, tokenizer, "thought", removed, stage)
+        question, n, language = encode(ids, tokenizer, "thought", sum(map(len, ids[1][:stage])), stage)
         print(f"\nstage {stage}: {stage} of {K} steps replaced, {n} thoughts, "
               f"loss on {len(language) - 1} tokens")
         tail = min(6, len(question))                        # the question is long; its end will do

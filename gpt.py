@@ -12,7 +12,7 @@ the token embedding. What is unusual is only where it is cut. Generating a word 
 and Coconut's latent mode leaves out all but the second: it feeds `hidden` back as the next `x`. So the steps
 are methods of their own here, and coconut.py puts them together.
 
-Shapes: B batch, T new positions, S cached and new ones, C = n_embd, nh heads of size hs = C / nh, V words.
+Shapes: B batch, T new positions, S with those before them, C = n_embd, nh heads of size hs = C / nh, V words.
 """
 
 import math
@@ -44,7 +44,7 @@ class GPTConfig:
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention of T new positions to themselves and, through the cache, to all before them."""
+    """Multi-head attention of T new positions to themselves and, through the cache, to those before them."""
 
     def __init__(self, config):
         super().__init__()
@@ -53,33 +53,16 @@ class CausalSelfAttention(nn.Module):
         self.c_proj = nn.Linear(config.n_embd, config.n_embd)
         self.resid_dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x, bias, past):
-        """x (B, T, C); past [(k, v)] of the first pass, or [that, (k, v) of all later ones], each
-        (B, nh, -, hs), or None in the first pass, which is plain causal; bias, in later passes, (T, S) or
-        (B, 1, T, S): 0 where a position may look, -inf elsewhere. Returns (B, T, C), and past with the new
-        keys and values added."""
+    def forward(self, x, mask, past):
+        """x (B, T, C), mask (B, 1, T, S) or (T, S), True where a position may look, past (k, v) of the S - T
+        positions before, each (B, nh, S - T, hs), or None. Returns (B, T, C) and (k, v) of all S."""
         q, k, v = self.c_attn(x).chunk(3, dim=2)
-        # Contiguous, or every product with a cached part would copy it, and keep the copy for the gradient.
-        q, k, v = (y.unflatten(2, (self.n_head, -1)).transpose(1, 2).contiguous() for y in (q, k, v))
-        dropout = self.dropout if self.training else 0.0                        # q, k, v (B, nh, T, hs)
-        if past is None:
-            present = [(k, v)]
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
-        else:
-            # The first pass's keys and values (the long question) stay in their own tensors, since
-            # concatenating would copy them for every thought. Only the later part grows by concatenation, and
-            # nothing is overwritten: gradients flow on into earlier passes.
-            first, *later = past
-            if later:
-                k, v = torch.cat([later[0][0], k], dim=2), torch.cat([later[0][1], v], dim=2)
-            present = [first, (k, v)]
-            q = q / math.sqrt(q.size(3))
-            scores = torch.cat([q @ keys.mT for keys, _ in present], dim=3) + bias  # (B, nh, T, S)
-            weights = F.dropout(scores.softmax(dim=3), dropout).to(v.dtype)
-            split = first[0].size(2)
-            y = weights[..., :split] @ first[1] + weights[..., split:] @ v          # (B, nh, T, hs)
-        y = y.transpose(1, 2).flatten(2)                                            # (B, T, C)
-        return self.resid_dropout(self.c_proj(y)), present
+        q, k, v = (y.unflatten(2, (self.n_head, -1)).transpose(1, 2) for y in (q, k, v))    # (B, nh, T, hs)
+        if past is not None:            # nothing is overwritten: gradients flow on into earlier passes
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)           # (B, nh, S, hs)
+        dropout = self.dropout if self.training else 0.0
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)      # (B, nh, T, hs)
+        return self.resid_dropout(self.c_proj(y.transpose(1, 2).flatten(2))), (k, v)
 
 
 class MLP(nn.Module):
@@ -101,11 +84,9 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(config.n_embd, eps=1e-5)
         self.mlp = MLP(config)
 
-    def forward(self, x, bias, past, only=None):
-        attended, present = self.attn(self.ln_1(x), bias, past)
-        x = x + attended                                # (B, T, C)
-        if only is not None:
-            x = x[torch.arange(len(x), device=x.device), only, None]        # (B, 1, C)
+    def forward(self, x, mask, past):
+        attended, present = self.attn(self.ln_1(x), mask, past)
+        x = x + attended
         return x + self.mlp(self.ln_2(x)), present
 
 
@@ -152,35 +133,28 @@ class GPT(nn.Module):
         """Language mode's input: ids (B, T) -> (B, T, C). forward adds positions, also to thoughts."""
         return self.wte(ids)
 
-    def forward(self, x, cache=None, length=None, only=None):
+    def forward(self, x, cache=None, padding=None):
         """Run the transformer over T new input vectors.
 
-        x       (B, T, C)  input embeddings: of words, or continuous thoughts
-        cache   per layer the keys and values of the first pass and of all later ones, as two pairs of
-                (B, nh, -, hs), together S - T columns; None at the start
-        length  (B,)       for passes after the first: how long each row of the first was. The rest of it is
-                           padding, which nothing sees and which takes no position
-        only    (B,)       the one position of each row whose hidden state is wanted: the last block then
-                           computes no other beyond its attention
-        Returns the last hidden states (B, T, C), or (B, 1, C) with `only`, after the final layer norm, and
-        the cache, grown by T. In the first pass padding comes last, where causal attention never looks.
+        x        (B, T, C)  input embeddings: of words, or continuous thoughts
+        cache    for each layer the keys and values of all positions before, or None at the start
+        padding  (B,)       how many positions at the start of each row, counted from the first pass on, are
+                            padding: no other position looks at them, and the first real one is position 0
+        Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
         """
-        T, seen = x.size(1), sum(keys.size(2) for keys, _ in cache[0]) if cache else 0
-        positions, bias = torch.arange(seen, seen + T, device=x.device), None
-        if cache:
-            mask = torch.ones(T, seen + T, dtype=torch.bool, device=x.device).tril(seen)        # (T, S)
-            if length is not None:
-                first = cache[0][0][0].size(2)
-                real = torch.arange(first, device=x.device) < length[:, None]                   # (B, first)
-                mask = mask & F.pad(real, (0, seen + T - first), value=True)[:, None, None]     # (B, 1, T, S)
-                positions = positions - (first - length)[:, None]                               # (B, T)
-                positions = positions.clamp(max=self.config.block_size - 1)     # only padding is beyond
-            bias = torch.zeros(mask.shape, device=x.device, dtype=x.dtype).masked_fill(~mask, -math.inf)
+        T, before = x.size(1), cache[0][0].size(2) if cache else 0
+        position = torch.arange(before + T, device=x.device)                        # (S,)
+        mask = position <= position[before:, None]                                  # (T, S) causal
+        positions = position[before:]                                               # (T,)
+        if padding is not None:
+            alone = position == position[before:, None]     # who sees nothing else, padding, sees itself
+            real = position >= padding[:, None]                                     # (B, S)
+            mask = (mask & real[:, None] | alone)[:, None]                          # (B, 1, T, S)
+            positions = (positions - padding[:, None]).clamp(0, self.config.block_size - 1)         # (B, T)
         x = self.drop(x + self.wpe(positions))
         grown = []
         for i, block in enumerate(self.h):
-            last = i == len(self.h) - 1
-            x, present = block(x, bias, cache[i] if cache else None, only if last else None)
+            x, present = block(x, mask, cache[i] if cache else None)
             grown.append(present)
         return self.ln_f(x), grown
 

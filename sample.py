@@ -47,23 +47,18 @@ def show_question(problem):
                         subsequent_indent=" " * 10))
 
 
-def show_answer(problem, text, thoughts):
-    """One problem, its thoughts in words, and the answer, in 100 columns."""
-    show_question(problem)
-    for i, words in enumerate(thoughts, start=1):
-        shown = [re.sub("^(Every|Each) | is an? $", "", word).strip() or word for word, _ in words]
-        cells = [f"{data.visible(word)[:9]:>9} {p:4.0%} {bar(p, 2)}" for word, (_, p) in zip(shown, words)]
-        print(f"thought {i:<2}" + "".join(f"{cell:18}" for cell in cells).rstrip())
-    print(f"written   {data.visible(' / '.join(text.splitlines()))}")
-    right = "right" if data.grade(problem, text) else "wrong"
-    print(f"truth     {problem.answer}   {right}\n" if problem.answer else "")
-
-
 def show_answers(run, problems, n):
-    """The problems, one after the other: what the model thought, in words, and what it wrote."""
+    """The problems, one after the other, in 100 columns: what the model thought, in words, and what it wrote."""
     texts, _, thoughts = train.ask(run, problems, n)
     for problem, text, one in zip(problems, texts, thoughts):
-        show_answer(problem, text, in_words(run, one))
+        show_question(problem)
+        for i, words in enumerate(in_words(run, one), start=1):
+            shown = [re.sub("^(Every|Each) | is an? $", "", word).strip() or word for word, _ in words]
+            cells = [f"{data.visible(word)[:9]:>9} {p:4.0%} {bar(p, 2)}" for word, (_, p) in zip(shown, words)]
+            print(f"thought {i:<2}" + "".join(f"{cell:18}" for cell in cells).rstrip())
+        print(f"written   {data.visible(' / '.join(text.splitlines()))}")
+        right = "right" if data.grade(problem, text) else "wrong"
+        print(f"truth     {problem.answer}   {right}\n" if problem.answer else "")
     if problems[0].answer:
         print(f"{sum(map(data.grade, problems, texts))} of {len(problems)} right")
 
@@ -84,12 +79,12 @@ def node_values(run, problem, k):
     space = " " if tokenizer.words else ""                      # GPT-2's tokens begin with their spaces
     ids = [tokenizer.encode(f"Every {v} is a{space}") for v in nodes]
     forced = len(os.path.commonprefix(ids))
-    question, filler = tokenizer.encode(problem.question + "\n"), train.METHODS[run.settings.method][0]
+    question, filler = tokenizer.ids(problem)[0], train.METHODS[run.settings.method][0]
     batch = data.collate([data.encode((question, [], row), tokenizer, filler, 0, n) for row in ids])
     batch = batch.to(gpt.wte.weight.device)
     with run.autocast():
-        thoughts, cache = coconut.think(gpt, batch.question, batch.length, batch.n)
-        hidden, _ = coconut.speak(gpt, batch.language, batch.length, thoughts, cache)
+        thoughts, cache = coconut.think(gpt, batch.question, batch.padding, batch.n)
+        hidden, _ = coconut.speak(gpt, batch.language, batch.padding, thoughts, cache)
         losses = F.cross_entropy(gpt.logits(hidden).mT, batch.target, reduction="none")     # (nodes, Tl)
     return dict(zip(nodes, (-losses[:, forced:].sum(1)).exp().tolist()))
 
@@ -387,7 +382,7 @@ def main(argv=None):
         heads, rows = dict(curve=curve, table=results)[args.look](logs(args.paths))
     else:
         device = train.pick_device(args.device)
-        runs = [train.open_run(path, device) for path in args.paths]
+        runs = [train.open_run(path, device)[0] for path in args.paths]
         run = runs[0]
         if args.question:
             problems = [data.Problem(args.question, [], "")]

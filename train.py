@@ -11,9 +11,11 @@ thought are gone and s * c continuous thoughts stand in their place, until at st
 import argparse
 import json
 import math
+import os
+import pickle
 import random
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,19 +54,17 @@ def schedule(settings, stage, steps):
     is tested, all get K * c.
     """
     filler, written = METHODS[settings.method]
-    K, c, total = settings.stages, settings.c, sum(steps)
+    K, total, replaced = settings.stages, sum(steps), settings.stages
     if written == "kept":
-        removed, n = 0, 0
+        removed = 0
     elif written == "removed":
-        removed, n = total, K * c
+        removed = total
     elif written == "by token":     # stage s is epoch s, up to the first in which the whole chain is gone
-        removed, n = stage * ICOT_PER_EPOCH, 0
-        removed = total if removed > ICOT_ALL else removed
+        removed = stage * ICOT_PER_EPOCH if stage * ICOT_PER_EPOCH <= ICOT_ALL else total
     else:                           # staged: the first steps are gone, with c fillers for each
         replaced = min(stage, K)
         removed = total if stage > K else sum(steps[:replaced])
-        n = replaced * c
-    return removed, n if filler else 0
+    return removed, replaced * settings.c if filler else 0
 
 
 def stage_at(epoch, settings, last):
@@ -156,19 +156,19 @@ def batches(run, problems, rng):
 
     A batch has problems of like length, which saves padding: each BUCKET of random batches is sorted.
     """
-    settings, order = run.settings, list(range(len(problems)))
+    settings, order = run.settings, list(map(run.tokenizer.ids, problems))
     filler, written = METHODS[settings.method]
     size, bucket = settings.batch_size, BUCKET * settings.batch_size
     rng.shuffle(order)
-    order = [i for start in range(0, len(order), bucket)
-             for i in sorted(order[start:start + bucket], key=lambda i: len(problems[i].ids[0]))]
+    order = [ids for start in range(0, len(order), bucket)
+             for ids in sorted(order[start:start + bucket], key=lambda ids: len(ids[0]))]
     chunks = [order[start:start + size] for start in range(0, len(order), size)]
     rng.shuffle(chunks)
     for chunk in chunks:
         # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
         stage = rng.randint(0, run.stage) if rng.random() < settings.mix else run.stage
         rows = []
-        for ids in (problems[i].ids for i in chunk):
+        for ids in chunk:
             removed, n = schedule(settings, stage, list(map(len, ids[1])))
             if written == "by token":       # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
                 removed += int(rng.expovariate(4))
@@ -185,18 +185,17 @@ def ask(run, problems, n, given=None):
     given (P, j, C): vectors in place of the first j thoughts.
     """
     filler = METHODS[run.settings.method][0]
-    run.tokenizer.add_ids(problems)
-    answers, eos = [], run.tokenizer.eos
+    answers, tokenizer, eos = [], run.tokenizer, run.tokenizer.eos
     for start in range(0, len(problems), run.settings.micro_batch):
         some = slice(start, start + run.settings.micro_batch)
-        batch = data.collate([data.encode(p.ids, run.tokenizer, filler, 0, n) for p in problems[some]])
+        batch = data.collate([data.encode(tokenizer.ids(p), tokenizer, filler, 0, n) for p in problems[some]])
         batch = batch.to(run.gpt.wte.weight.device)
         with run.autocast():
             answers.append(coconut.generate(run.gpt, batch, eos, MAX_NEW_TOKENS,
                                             None if given is None else given[some]))
     written, thoughts = zip(*answers)
     written = [ids for some in written for ids in some]
-    texts = [run.tokenizer.decode([i for i in ids if i != eos]) for ids in written]
+    texts = [tokenizer.decode([i for i in ids if i != eos]) for ids in written]
     return texts, [len(ids) for ids in written], torch.cat(thoughts)
 
 
@@ -226,7 +225,7 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
         for micro in micros:
             with run.autocast():
                 part = coconut.loss(gpt, micro.to(device), settings.detach_thoughts)
-            part = part * (len(micro.predicted) / predicted)
+            part = part * ((micro.target >= 0).sum() / predicted)
             part.backward()
             loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
@@ -234,7 +233,7 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
         if not norm.isfinite():             # waits for the GPU: a bad step must not get into the weights
             raise UserError(f"stage {run.stage}, epoch {1 + done // updates}: loss {loss.item()}, "
                             f"gradient norm {norm.item()} at step {update} of {updates}, "
-                            f"learning rate {settings.lr * factor:.1e}: try a lower --lr")
+                            f"learning rate {settings.lr * factor:.1e}: try a lower --lr and --muon_lr")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -249,10 +248,11 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
 
 
 def fresh(run, epoch, tested):
-    """An epoch's own training problems (--grow_epochs), none of which is `tested`. Through the first
-    `epochs_per_stage` epochs of the last stage a question has no distractors: to find a fact and to chain
-    facts is learned there. Then each problem gets its own random share of them, until half of the problems
-    are whole. All methods keep this timetable, also those without stages.
+    """An epoch's own training problems (--grow_epochs), none of which is `tested`. (The fixed training set
+    only gives the words, the longest chain and the number of problems then.) Through the first
+    `epochs_per_stage` epochs of the last stage a question has no distractors: there the model learns to find
+    and to chain facts. Then each problem gets its own random share of them, until half of the problems are
+    whole. All methods keep this timetable, also those without stages.
     """
     settings = run.settings
     easy = settings.epochs_first + settings.epochs_per_stage * settings.stages
@@ -260,25 +260,21 @@ def fresh(run, epoch, tested):
 
     def each(rng):
         return dict(distractors=min(1.0, 2 * grown * rng.random()))
-    problems = data.problem_sets(settings, ("train",), seed=f"{settings.data_seed} {epoch}", seen=tested,
-                                 each=each)["train"]
-    run.tokenizer.add_ids(problems)
-    return problems
+    return data.problem_sets(settings, ("train",), seed=f"{settings.data_seed} {epoch}", seen=tested,
+                             each=each)["train"]
 
 
 def train(run, sets, folder, saved=None):
     """All stages, epoch by epoch (paper: Method, Training Procedure). saved: the last.pt to go on from."""
     settings, optimizers = run.settings, make_optimizers(run)
     updates = math.ceil(len(sets["train"]) / settings.batch_size)       # optimizer steps per epoch
-    first, best, log_size, started = 0, -1, 0, time.time()
+    first, best, started = 0, -1, time.time()
     if saved:
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        first, best, log_size = saved["epoch"], saved["best"], saved["log_size"]
-        started -= saved["seconds"]
+        first, best, started = saved["epoch"], saved["best"], started - saved["seconds"]
     tested = {p.question for split in ("valid", "test") for p in sets[split]}
-    log = open(folder / "log.jsonl", "a")
-    log.truncate(min(log.tell(), log_size))             # the lines of an epoch cut off
+    log = open(folder / "log.jsonl", "a")               # an epoch that was cut off will be in it twice
 
     def report(kind, **values):
         record = dict(kind=kind, stage=run.stage, last_stage=run.last_stage, epoch=epoch + 1,
@@ -305,8 +301,8 @@ def train(run, sets, folder, saved=None):
         if result["correct"] >= best:
             best = result["correct"]
             save(folder / "best.pt", run, epoch + 1)
-        save(folder / "last.pt", run, epoch + 1, best=best, log_size=log.tell(),
-             seconds=time.time() - started, optimizers=[o.state_dict() for o in optimizers])
+        save(folder / "last.pt", run, epoch + 1, best=best, seconds=time.time() - started,
+             optimizers=[o.state_dict() for o in optimizers])
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -365,7 +361,7 @@ def new_run(settings, problems):
         begin_alike(gpt, tokenizer)
     else:
         if Path(settings.init).is_dir():
-            run = open_run(settings.init, "cpu")
+            run, _ = open_run(settings.init, "cpu")
             old, tokenizer = run.gpt, run.tokenizer
         else:
             old, tokenizer = from_pretrained(settings.init), Tokenizer()
@@ -390,37 +386,44 @@ def begin_alike(gpt, tokenizer):
 
 
 def save(path, run, epoch, **more):
-    coconut.save(path, run.gpt, args=vars(run.settings), words=run.tokenizer.words, stage=run.stage,
-                 last_stage=run.last_stage, epoch=epoch, **more)
+    """Write a run and `more` (plain values and tensors) to one file: whole, or not at all."""
+    values = dict(config=asdict(run.gpt.config), model=run.gpt.state_dict(), args=vars(run.settings),
+                  words=run.tokenizer.words, stage=run.stage, last_stage=run.last_stage, epoch=epoch, **more)
+    try:
+        torch.save(values, f"{path}.partial")
+        os.replace(f"{path}.partial", path)
+    except (OSError, RuntimeError) as e:            # torch may say RuntimeError where the disk is full
+        raise OSError(f"{path} could not be written (is the disk full?): what it held before is still "
+                      "there") from e
 
 
-def read_run(path, device):
-    """The run in a checkpoint, and all else that `save` wrote."""
-    gpt, saved = coconut.load(path, device)
-    return Run(gpt, Tokenizer(saved["words"]), argparse.Namespace(**saved["args"]), saved["stage"],
-               saved["last_stage"]), saved
-
-
-def open_run(folder, device):
-    """The best checkpoint of a run, ready to answer."""
-    path = Path(folder) / "best.pt" if Path(folder).is_dir() else Path(folder)
+def open_run(path, device):
+    """A run, ready to answer, and all that `save` wrote: the best checkpoint of a run's folder, or the one at
+    a path. The file cannot run code (weights_only)."""
+    path = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise UserError(f"there is no {path}: name a run's folder (best.pt is there after an epoch)")
-    run, _ = read_run(path, device)
-    run.gpt.eval()
-    return run
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        gpt = GPT(GPTConfig(**saved["config"])).to(device)
+        gpt.load_state_dict(saved["model"])
+        return Run(gpt.eval(), Tokenizer(saved["words"]), argparse.Namespace(**saved["args"]),
+                   saved["stage"], saved["last_stage"]), saved
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
+        why = "no file of tensors" if isinstance(e, pickle.UnpicklingError) else str(e).split("\n")[0]
+        raise UserError(f"{path} is not a whole checkpoint of this program ({why}): "
+                        "train it again, or name another run") from None
 
 
-def prepare(run, problems, name):
-    """Give problems their ids. Refuses problems of words that are new to the model, which it would have to
-    spell in bytes, and one that, with all steps and fillers, is too long for it."""
+def check_fit(run, problems, name):
+    """Refuse problems of words that are new to the model, which it would have to spell in bytes, and one
+    that, with all steps and fillers, is too long for it."""
     words = set(Tokenizer.of(problems[:100]).words) if run.tokenizer.words else set()   # GPT-2's has None
     if len(words - set(run.tokenizer.words or ())) > len(words) / 2:
         raise UserError(f"most words of these {name} problems are new to the model: it was trained on others")
-    run.tokenizer.add_ids(problems)
     size = run.gpt.config.block_size
     for i, p in enumerate(problems):
-        question, steps, answer = p.ids
+        question, steps, answer = run.tokenizer.ids(p)
         length = sum(map(len, (question, *steps, answer))) + 2 + run.settings.c * run.settings.stages
         if length > size:
             raise UserError(f"{name} problem {i} ('{p.question[:40]}...') takes {length} positions, "
@@ -431,13 +434,13 @@ def test_problems(run, typed):
     """The run's own test problems, or those that --dataset and the problem flags ask for."""
     settings = data.merged(vars(run.settings), typed)
     problems = data.problem_sets(settings, ("test",))["test"]
-    prepare(run, problems, "test")
+    check_fit(run, problems, "test")
     return problems
 
 
 def test(folder, device, typed):
     """Test the best checkpoint of a run, on its own test problems or on others. The log gets the record."""
-    run = open_run(folder, device)
+    run, _ = open_run(folder, device)
     settings = run.settings
     result = evaluate(run, test_problems(run, typed))
     dataset, flags = typed.get("dataset", settings.dataset), {k: typed[k] for k in typed if k != "dataset"}
@@ -510,13 +513,11 @@ def fit(typed, folder, device, resume):
     if (folder / "last.pt").exists():
         if not resume:
             raise UserError(f"{folder} holds a run already: add --resume to go on, or choose another --out")
-        run, saved = read_run(folder / "last.pt", device)
+        run, saved = open_run(folder / "last.pt", device)
         for flag, value in typed.items():
-            if value != vars(run.settings)[flag] and (flag, value) != ("stages", 0):    # 0: as many as needed
+            if value != vars(run.settings)[flag]:
                 raise UserError(f"{folder} was begun with {flag} = {vars(run.settings)[flag]}, not {value}: "
                                 f"leave out --{flag}, or name another --out")
-    elif (folder / "best.pt").exists() and not (folder / "log.jsonl").exists():
-        raise UserError(f"{folder} holds a model, but no last.pt to go on from: choose another --out")
     elif resume:
         print(f"no checkpoint in {folder} yet: starting anew")
     settings = run.settings if saved else settings_of(typed)
@@ -525,7 +526,7 @@ def fit(typed, folder, device, resume):
         run = new_run(settings, sets["train"])
     run.gpt.to(device)
     for split, problems in sets.items():
-        prepare(run, problems, split)
+        check_fit(run, problems, split)
     folder.mkdir(parents=True, exist_ok=True)
     size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "

@@ -35,7 +35,7 @@ import train
 from gpt import GPT, GPTConfig
 
 V, QUESTION, STEPS, STEP, ANSWER = 50304, 357, 4, 10, 9
-WORDS = SimpleNamespace(bot=50257, eot=50258, pause=50259, eos=50256, vocab_size=V)
+WORDS = SimpleNamespace(bot=50257, eot=50258, pause=50259, eos=50256, ids=lambda problem: problem.question)
 MODELS = {"small": dict(n_layer=2, n_head=2, n_embd=128), "gpt2": dict(n_layer=12, n_head=12, n_embd=768)}
 
 
@@ -55,7 +55,7 @@ def batch_of(size, stage, device, n=None):
 
 def flops(config, batch):
     """FLOPs of one forward and backward of the batch: see above."""
-    L, C, B = config.n_layer, config.n_embd, len(batch.length)
+    L, C, B = config.n_layer, config.n_embd, len(batch.question)
     T = batch.question.size(1) + batch.n + batch.language.size(1)
     return 3 * B * (24 * L * C ** 2 * T + 4 * L * C * T * (T + 1) / 2 + 2 * V * C * batch.language.size(1))
 
@@ -159,7 +159,7 @@ class Bench:
         settings = train.settings_of(dict(dataset="prosqa", setting="paper", init="scratch", batch_size=size, micro_batch=size))
         settings.stages, settings.float32, rng = 6, not self.bf16, random.Random(0)
         run = train.Run(gpt, WORDS, settings, 6, 6)
-        some, spent = [data.Problem("", [], "", ids=tokens(rng, 57)) for _ in range(problems)], [0.0]
+        some, spent = [data.Problem(tokens(rng, 57), [], "") for _ in range(problems)], [0.0]
 
         def batches():
             made = train.batches(run, some, random.Random(0))

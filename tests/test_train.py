@@ -13,7 +13,7 @@ import conftest
 import pytest
 import tiktoken
 import torch
-from conftest import TINY, assert_same_run, generated, one_line, open_tiny, records, same, train_tiny
+from conftest import TINY, Payload, assert_same_run, generated, one_line, open_tiny, records, same, train_tiny
 
 import coconut
 import data
@@ -70,16 +70,14 @@ def test_papers_settings_are_the_papers():
 @pytest.fixture
 def some():
     problems = generated(n=40, nodes=9, max_steps=3)
-    tokenizer = data.Tokenizer.of(problems)
-    tokenizer.add_ids(problems)
-    return problems, tokenizer
+    return problems, data.Tokenizer.of(problems)
 
 
 def rows(run, problems, seed=0):
     """(question, target, thoughts) of every example in an epoch's batches, as lists without padding."""
-    return [(tuple(q[:n].tolist()), tuple(i for i in t.tolist() if i >= 0), micro.n)
+    return [(tuple(q[some:].tolist()), tuple(i for i in t.tolist() if i >= 0), micro.n)
             for _, micros in train.batches(run, problems, random.Random(seed)) for micro in micros
-            for q, n, t in zip(micro.question, micro.length, micro.target)]
+            for q, some, t in zip(micro.question, micro.padding, micro.target)]
 
 
 def test_stage_k_replaces_the_first_k_steps_of_every_problem_once_in_another_order_each_epoch(some):
@@ -90,7 +88,7 @@ def test_stage_k_replaces_the_first_k_steps_of_every_problem_once_in_another_ord
             (f"{p.question}\n<bot>", "".join(step + "\n" for step in p.steps[stage:]) + f"### {p.answer}<|endoftext|>", stage)
             for p in problems)
     for predicted, micros in train.batches(a_run(tokenizer, 1), problems, random.Random(0)):
-        assert predicted == sum(len(micro.predicted) for micro in micros)
+        assert predicted == sum((micro.target >= 0).sum() for micro in micros)
     again = rows(a_run(tokenizer, 3), problems, seed=1)
     assert sorted(again) == sorted(made) and again != made
 
@@ -102,7 +100,7 @@ def test_icot_removes_tokens_from_the_left_and_at_last_all(some, monkeypatch):
     assert [train.schedule(args, s, [30, 30]) for s in range(7)] == [(8 * s, 0) for s in range(5)] + [(60, 0)] * 2
     assert [train.stage_at(e, args, train.last_stage_of(args, 3)) for e in range(8)] == [min(e, 5) for e in range(8)]
     monkeypatch.setattr(train, "ICOT_PER_EPOCH", 3)
-    whole, run, extra = {tuple(p.ids[0][:-1]): p.ids for p in problems}, a_run(tokenizer, 1, method="icot"), []
+    whole, run, extra = {tuple(ids[0][:-1]): ids for ids in map(tokenizer.ids, problems)}, a_run(tokenizer, 1, method="icot"), []
     for seed in range(100):
         for question, target, n in rows(run, problems, seed):
             steps, answer = whole[question][1:]
@@ -120,12 +118,13 @@ def test_mixing_trains_earlier_stages_at_the_given_rate(some):
 
 def test_buckets_hold_every_problem_once_and_batches_of_like_length(monkeypatch):
     rng, batches = random.Random(0), {}
-    problems = [data.Problem("", [], "", ids=([9] * rng.randint(5, 60), [[1, 2]], [3, 4])) for _ in range(130)]
-    run = a_run(Namespace(bot=11, eot=12, pause=13), 2, batch_size=8, micro_batch=8)
+    problems = [([9] * rng.randint(5, 60), [[1, 2]], [3, 4]) for _ in range(130)]          # as ids
+    run = a_run(Namespace(bot=11, eot=12, pause=13, ids=lambda ids: ids), 2, batch_size=8, micro_batch=8)
     for bucket in (1, 4, 100):
         monkeypatch.setattr(train, "BUCKET", bucket)
-        batches[bucket] = [micros[0].length.tolist() for _, micros in train.batches(run, problems, random.Random(1))]
-        assert sorted(sum(batches[bucket], [])) == sorted(len(p.ids[0]) + 1 for p in problems) and len(batches[bucket]) == 17
+        batches[bucket] = [(micros[0].question.size(1) - micros[0].padding).tolist()
+                           for _, micros in train.batches(run, problems, random.Random(1))]
+        assert sorted(sum(batches[bucket], [])) == sorted(len(ids[0]) + 1 for ids in problems) and len(batches[bucket]) == 17
     plain, some, most = (sum(max(batch) * len(batch) - sum(batch) for batch in one) for one in batches.values())
     assert most < some < 0.5 * plain and [*map(max, batches[100])] != sorted(map(max, batches[100]))
 
@@ -146,16 +145,15 @@ def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
-    """Also where the pieces predict different numbers of tokens, as here, where every third problem has lost a step."""
+    """Also where the pieces predict different numbers of tokens, as here, where every third problem has two steps left."""
     problems, _ = some
     logs, grads = [], []
-    for micro_batch in (40, 7):
-        run = train.new_run(settings(
-            batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0, init="scratch",
-            detach_thoughts=False, lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0), problems)
-        train.prepare(run, problems, "train")
-        for p in problems[1::3]:
-            p.ids = p.ids[0], p.ids[1][1:], p.ids[2]
+    runs = [train.new_run(settings(
+        batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0, init="scratch",
+        detach_thoughts=False, lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0), problems) for micro_batch in (40, 7)]
+    for p in problems[1::3]:
+        p.steps = p.steps[-2:]
+    for run in runs:
         gpt, run.stage = run.gpt.double(), 2
         optimizer, = train.make_optimizers(run)
         optimizer.zero_grad = lambda: None
@@ -198,9 +196,9 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, mo
         calls.append(1)
         return loss(gpt, *args) * (float("nan") if len(calls) > 7 else 1.0)
     monkeypatch.setattr(coconut, "loss", breaks)
-    with pytest.raises(UserError, match=r"\Astage 0, epoch 2: loss nan, gradient norm nan at step 4 of 4, .*try a lower --lr\Z"):
+    with pytest.raises(UserError, match=r"\Astage 0, epoch 2: loss nan, gradient norm nan at step 4 of 4, .*try a lower --lr and --muon_lr\Z"):
         train_tiny(tmp_path / "run")
-    saved = coconut.load(tmp_path / "run/last.pt")[1]
+    saved = train.open_run(tmp_path / "run/last.pt", "cpu")[1]
     assert saved["epoch"] == 1 and all(w.isfinite().all() for w in saved["model"].values())
 
 
@@ -211,7 +209,8 @@ def test_best_checkpoint_is_the_best_of_the_last_stage(tmp_path, monkeypatch):
     counts = iter([7, 8, 8, 7, 2, 5, 5, 1] + [0])
     monkeypatch.setattr(train, "evaluate", lambda *_: dict(correct=next(counts), total=8, tokens=9.0))
     out = train_tiny(tmp_path / "run", "--epochs", 8)
-    assert coconut.load(out / "best.pt")[1]["epoch"] == 7 and coconut.load(out / "last.pt")[1]["best"] == 5
+    best, last = (train.open_run(out / name, "cpu")[1] for name in ("best.pt", "last.pt"))
+    assert best["epoch"] == 7 and last["best"] == 5
 
 
 def test_same_seed_same_run_and_other_seed_another(finished, tmp_path):
@@ -223,7 +222,7 @@ def test_same_seed_same_run_and_other_seed_another(finished, tmp_path):
     assert (log[-1]["kind"], log[-1]["total"], log[-1]["stage"]) == ("test", 8, 3)
     assert_same_run(finished, train_tiny(tmp_path / "again"))
     other = train_tiny(tmp_path / "other", "--seed", 1)
-    assert not same(coconut.load(other / "best.pt")[1]["model"], coconut.load(finished / "best.pt")[1]["model"])
+    assert not same(*(train.open_run(run, "cpu")[1]["model"] for run in (other, finished)))
 
 
 # A step takes 50 ms, and a checkpoint is written in 20 pieces with a pause after each; sys.argv[1] says for how long.
@@ -232,14 +231,15 @@ import io, sys, time, torch, coconut, train
 torch.set_num_threads(1)
 pause, torch_save, loss = float(sys.argv.pop(1)), torch.save, coconut.loss
 coconut.loss = lambda *args: (time.sleep(0.05), loss(*args))[1]
-def slow_save(obj, f):
+def slow_save(obj, path):
     whole = io.BytesIO()
     torch_save(obj, whole)
     whole = whole.getvalue()
-    for i in range(0, len(whole), len(whole) // 20 + 1):
-        f.write(whole[i:i + len(whole) // 20 + 1])
-        f.flush()
-        time.sleep(pause)
+    with open(path, "wb") as f:
+        for i in range(0, len(whole), len(whole) // 20 + 1):
+            f.write(whole[i:i + len(whole) // 20 + 1])
+            f.flush()
+            time.sleep(pause)
 torch.save = slow_save
 train.main(sys.argv[1:])
 """
@@ -259,7 +259,7 @@ def test_a_killed_run_resumes_to_the_same_end(finished, tmp_path):
     """SIGKILL in the middle of an epoch, its first steps in the log; the same command with --resume ends bit for bit alike."""
     log, reached = tmp_path / "log.jsonl", '"epoch": 3, "epochs": 5, "step": 2'
     assert killed(tmp_path, 0, lambda: log.exists() and reached in log.read_text()) == -signal.SIGKILL
-    assert coconut.load(tmp_path / "last.pt")[1]["epoch"] == 2
+    assert train.open_run(tmp_path / "last.pt", "cpu")[1]["epoch"] == 2
     assert_same_run(finished, train_tiny(tmp_path, "--resume"))
 
 
@@ -279,12 +279,6 @@ def test_eight_kills_leave_no_trace(finished, tmp_path):
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_model_without_its_last_pt_is_not_overwritten(finished, tmp_path):
-    (tmp_path / "best.pt").write_bytes((finished / "best.pt").read_bytes())
-    with pytest.raises(UserError, match="no last.pt to go on from"):
-        train_tiny(tmp_path, "--resume")
-
-
 def test_a_run_is_tested_again_on_its_own_problems_or_on_the_same_from_files(finished, tmp_path):
     """The log gets a record of each test."""
     data.main(f"prosqa --nodes 9 --max_steps 3 --train_size 1 --valid_size 8 --test_size 8 --out {tmp_path}".split())
@@ -296,12 +290,42 @@ def test_a_run_is_tested_again_on_its_own_problems_or_on_the_same_from_files(fin
     assert again[2]["dataset"] == f"prosqa {other}" and again[2]["unusual"] == own["unusual"]
 
 
+def test_a_write_that_fails_leaves_the_old_checkpoint(opened, tmp_path, monkeypatch):
+    (run, _), path, true_save = opened, tmp_path / "m.pt", torch.save
+    train.save(path, run, 1)
+
+    def fail(obj, path):
+        true_save(obj, path)
+        raise RuntimeError("No space left on device")
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="m.pt could not be written"):
+        train.save(path, run, 2)
+    again, saved = train.open_run(path, "cpu")
+    assert saved["epoch"] == 1 and again.settings == run.settings and same(saved["model"], run.gpt.state_dict())
+
+
+@pytest.mark.parametrize("change", [
+    lambda saved: saved.update(more=Payload()), lambda saved: saved.pop("model"), lambda saved: saved["model"].pop("ln_f.bias"),
+    lambda saved: saved["model"].update({"wte.weight": torch.zeros(9, 15)}), lambda saved: saved["config"].update(n_experts=8)])
+def test_what_is_not_a_whole_checkpoint_is_refused_in_one_line_and_code_in_it_never_runs(finished, tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    saved = torch.load(finished / "best.pt", weights_only=True)
+    change(saved)
+    torch.save(saved, "m.pt")
+    whole, rng = Path("m.pt").read_bytes(), random.Random(0)
+    for content in [whole, b"", b"not a checkpoint", rng.randbytes(5000), *(whole[:rng.randrange(len(whole))] for _ in range(5))]:
+        Path("m.pt").write_bytes(content)
+        with pytest.raises(UserError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):            # "." is no line end
+            train.open_run("m.pt", "cpu")
+    assert [file.name for file in tmp_path.iterdir()] == ["m.pt"]
+
+
 @pytest.mark.parametrize("method, made", [("coconut", 3), ("pause_as_thought", 0)])
 def test_counting_tokens_counts_thoughts_but_not_pauses(runs, method, made):
     """The paper's "tokens": what the model makes. Thoughts are made, pause tokens are given to it."""
     run, problems = open_tiny(runs / method)
     result = train.evaluate(run, problems)
-    rows = (data.encode(p.ids, run.tokenizer, train.METHODS[method][0], 0, 3) for p in problems)
+    rows = (data.encode(run.tokenizer.ids(p), run.tokenizer, train.METHODS[method][0], 0, 3) for p in problems)
     written = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, 128)[0][0]) for row in rows]
     assert result["tokens"] == made + sum(written) / 8
 
@@ -311,7 +335,7 @@ def test_evaluation_counts_the_problems_whose_answer_is_right(opened, monkeypatc
     run, problems = opened
     texts = iter(["### " + problems[i - i % 2].answer for i in range(8)])
     monkeypatch.setattr(coconut, "generate", lambda gpt, batch, *_: (
-        [run.tokenizer.encode(next(texts)) + [run.tokenizer.eos] for _ in batch.length], torch.zeros(len(batch.length), 1, 1)))
+        [run.tokenizer.encode(next(texts)) + [run.tokenizer.eos] for _ in batch.question], torch.zeros(len(batch.question), 1, 1)))
     result = train.evaluate(run, problems)
     assert (result["correct"], result["total"]) == (4, 8)
 
@@ -331,7 +355,7 @@ def test_a_test_record_says_what_is_unusual_about_its_run(finished):
     told, given = (dict(zip(some[::2], some[1::2])) for some in (words, TINY))
     usual = vars(train.settings_of({}))
     assert told == {flag: v for flag, v in given.items() if flag != "--device" and v != str(usual[flag[2:]])}
-    run = train.open_run(finished, "cpu")
+    run, _ = train.open_run(finished, "cpu")
     run.settings.setting, run.settings.seed = "paper", 5
     assert {"--setting", "--lr"} <= {*train.unusual(run.settings).split()} and "seed" not in train.unusual(run.settings)
 
@@ -367,15 +391,15 @@ def test_gsm8k_trains_from_gpt2_and_another_run_from_that(tmp_path, monkeypatch)
     for split, size in ("train", 24), ("valid", 6), ("test", 6):
         (cache / f"gsm8k-{split}.txt").write_text("".join(GSM.format(i, i, i + 2, i, i + 1000) + "\n" for i in range(size)))
     train.main([*GSM_RUN.split(), str(tmp_path / "one"), "--lr", "0"])
-    run, start = train.open_run(tmp_path / "one", "cpu"), from_pretrained("gpt2")
+    (run, _), start = train.open_run(tmp_path / "one", "cpu"), from_pretrained("gpt2")
     gpt, tokenizer = run.gpt, run.tokenizer
     assert (run.stage, run.last_stage, run.settings.c, tokenizer.words) == (2, 2, 2, None)      # stage K + 1, for longer chains
     assert torch.equal(gpt.wte.weight[:258], start.wte.weight) and gpt.config.vocab_size == 261 and gpt.config.dropout == 0.1
     assert torch.equal(gpt.wte.weight[258:], start.wte.weight[[256] * 3]) and tokenizer.pause == 260           # like "<<"
     assert (log := records(tmp_path / "one")[-1])["total"] == 6 and 2 < log["tokens"] <= 9 + 2
     train.main([*GSM_RUN.split(), str(tmp_path / "two"), "--lr", "0", "--init", str(tmp_path / "one")])
-    two, _ = coconut.load(tmp_path / "two/last.pt")
-    assert all(torch.equal(a, b) for a, b in zip(gpt.parameters(), two.parameters()))
+    two, _ = train.open_run(tmp_path / "two/last.pt", "cpu")
+    assert all(torch.equal(a, b) for a, b in zip(gpt.parameters(), two.gpt.parameters()))
     monkeypatch.setattr(tiktoken, "get_encoding", lambda _: open("nowhere"))
     with pytest.raises(UserError, match=r"\AGPT-2's vocabulary could not be fetched .*TIKTOKEN_CACHE_DIR[^\n]*\Z"):
         data.Tokenizer()
@@ -393,12 +417,12 @@ def test_problems_without_steps_train_from_a_folder_with_nothing_but_the_default
 def test_a_problem_longer_than_the_model_is_refused(opened):
     """With all its steps, the answer, <bot> and <eot>, and 3 fillers."""
     run, problems = opened
-    longest = max(sum(map(len, (p.ids[0], *p.ids[1], p.ids[2]))) for p in problems) + 2 + 3
+    longest = max(len(question) + sum(map(len, steps)) + len(answer) for question, steps, answer in map(run.tokenizer.ids, problems)) + 2 + 3
     run.gpt.config.block_size = longest
-    train.prepare(run, problems, "test")
+    train.check_fit(run, problems, "test")
     run.gpt.config.block_size = longest - 1
     with pytest.raises(UserError, match=rf"test problem \d .* takes {longest} positions, but the model has {longest - 1}"):
-        train.prepare(run, problems, "test")
+        train.check_fit(run, problems, "test")
 
 
 @pytest.mark.parametrize("command, says", [
