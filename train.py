@@ -225,7 +225,7 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
         for micro in micros:
             with run.autocast():
                 part = coconut.loss(gpt, micro.to(device), settings.detach_thoughts)
-            part = part * ((micro.target >= 0).sum() / predicted)
+            part = part * ((micro.target >= 0).sum().item() / predicted)
             part.backward()
             loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
