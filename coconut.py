@@ -52,7 +52,7 @@ def think(gpt, question, padding, n, detach=False, given=None):
     thoughts = hidden[:, :0]                                            # (B, 0, C)
     for i in range(n):
         if i > 0:
-            hidden, cache = gpt(thought, cache, padding)                # passes 2 to n: one position each
+            hidden, cache = gpt(thoughts[:, -1:], cache, padding)      # passes 2 to n: one position each
         thought = hidden[:, -1:]                                        # (B, 1, C) the last hidden state
         if given is not None and i < given.size(1):
             thought = given[:, i, None]

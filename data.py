@@ -18,17 +18,15 @@ import inspect
 import itertools
 import json
 import math
-import os
 import random
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import tiktoken
 import torch
 
-from gpt import UserError, download
+from gpt import UserError, download, run_or_explain
 
 
 @dataclass
@@ -515,13 +513,13 @@ def check(problems):
     """Print how many problems are sound, and how many have the short cut, by their number of steps."""
     if not all(map(asked, problems)):
         raise UserError("this file has problems that are not ProsQA's: only those are checked")
-    rows = []
-    for steps in sorted({len(p.steps) for p in problems}):
-        some = [p for p in problems if len(p.steps) == steps]
-        deep = [answer - other for answer, other in map(depths, some)]
-        facts = zip(*((*(s := sound(p)), all(s), d > 0, d == 0) for p, d in zip(some, deep)))
-        rows.append((steps, len(some), *map(sum, facts)))
-    rows.append(("all", *(sum(column) for column in list(zip(*rows))[1:])))
+    groups = {}
+    for p in problems:
+        answer, other = depths(p)
+        facts = [True, *sound(p), all(sound(p)), answer > other, answer == other]
+        for group in (len(p.steps), "all"):
+            groups[group] = [a + b for a, b in zip(groups.get(group, [0] * len(facts)), facts)]
+    rows = [(group, *groups[group]) for group in sorted(groups, key=str)]
     show_table(["steps", "problems", "answer\nin reach", "the other\nout of reach", "steps a\nshortest path",
                 "all\nthree", "answer\nis deeper", "equally\ndeep"], rows)
 
@@ -650,20 +648,6 @@ class Parser(argparse.ArgumentParser):
     """A wrong flag gets one line, like every user error, and not the usage as well."""
     def error(self, message):
         raise UserError(message)
-
-
-def run_or_explain(main):
-    """Run a command. A user error is printed in one line, without a traceback; the exit code is then 2."""
-    try:
-        main()
-    except BrokenPipeError:                 # what reads our output, such as head, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (UserError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; a training goes on after its last whole epoch with --resume", file=sys.stderr)
-        sys.exit(130)
 
 
 def main(argv=None):

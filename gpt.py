@@ -16,6 +16,7 @@ Shapes: B batch, T new positions, S with those before them, C = n_embd, nh heads
 """
 
 import math
+import os
 import pickle
 import socket
 import sys
@@ -223,12 +224,23 @@ def grow(gpt, like, new):
     gpt.config.vocab_size += new
 
 
+def run_or_explain(main):
+    """Run a command. A user error is printed in one line, without a traceback; the exit code is then 2."""
+    try:
+        main()
+    except BrokenPipeError:                 # what reads our output, such as head, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (UserError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; a training goes on after its last whole epoch with --resume", file=sys.stderr)
+        sys.exit(130)
+
+
 def main(text="The capital of France is", words=20):
     """GPT-2 goes on with a text: the quickest check that its weights are right."""
-    try:
-        gpt, encoding, cache = from_pretrained("gpt2").eval(), tiktoken.get_encoding("gpt2"), None
-    except (UserError, OSError) as e:
-        sys.exit(f"error: {e}")
+    gpt, encoding, cache = from_pretrained("gpt2").eval(), tiktoken.get_encoding("gpt2"), None
     ids = torch.tensor([[encoding.eot_token, *encoding.encode(text)]])      # texts follow this token
     with torch.no_grad():
         for _ in range(words):
@@ -239,4 +251,4 @@ def main(text="The capital of France is", words=20):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    run_or_explain(lambda: main(*sys.argv[1:2]))

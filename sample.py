@@ -26,7 +26,7 @@ import torch.nn.functional as F
 import coconut
 import data
 import train
-from gpt import UserError
+from gpt import UserError, run_or_explain
 
 
 def in_words(run, thoughts, top=5):
@@ -405,4 +405,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    data.run_or_explain(main)
+    run_or_explain(main)

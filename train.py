@@ -23,7 +23,7 @@ import torch
 import coconut
 import data
 from data import ANY, COUNT, SHARE, Tokenizer
-from gpt import GPT, GPTConfig, UserError, from_pretrained, grow
+from gpt import GPT, GPTConfig, UserError, from_pretrained, grow, run_or_explain
 
 # The methods as one grid: the filler between question and answer, and what becomes of the written chain.
 METHODS = {
@@ -553,4 +553,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    data.run_or_explain(main)
+    run_or_explain(main)

@@ -8,6 +8,7 @@ import torch
 
 import data
 import train
+from gpt import run_or_explain
 
 torch.set_num_threads(1)
 TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --grow_epochs 0 "
@@ -57,7 +58,7 @@ def assert_same_run(a, b):
 def one_line(main, argv, capsys):
     """The one line that a command gives to a mistake, with exit code 2."""
     with pytest.raises(SystemExit) as e:
-        data.run_or_explain(lambda: main(argv))
+        run_or_explain(lambda: main(argv))
     err = capsys.readouterr().err
     assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1
     return err

@@ -18,7 +18,7 @@ from conftest import TINY, Payload, assert_same_run, generated, one_line, open_t
 import coconut
 import data
 import train
-from gpt import GPT, GPTConfig, UserError, from_pretrained
+from gpt import GPT, GPTConfig, UserError, from_pretrained, run_or_explain
 
 
 # ---- the curriculum
@@ -440,9 +440,9 @@ def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch
 
 def test_a_bug_keeps_its_traceback_and_ctrl_c_gets_one_line(monkeypatch, capsys):
     with pytest.raises(ValueError, match="length 3"):
-        data.run_or_explain(lambda: dict([(1, 2, 3)]))
+        run_or_explain(lambda: dict([(1, 2, 3)]))
     with pytest.raises(SystemExit, match="130"):
-        data.run_or_explain(lambda: signal.raise_signal(signal.SIGINT))
+        run_or_explain(lambda: signal.raise_signal(signal.SIGINT))
     assert capsys.readouterr().err.count("\n") == 1
 
 
