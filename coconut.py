@@ -49,10 +49,10 @@ def think(gpt, question, padding, n, detach=False, given=None):
     are worth (sample.py). Returns the thoughts (B, n, C), the last of them not yet read, and the cache.
     """
     hidden, cache = gpt(gpt.embed(question), padding=padding)           # pass 1: the question, up to <bot>
-    thoughts = hidden[:, :0]                                            # (B, 0, C)
+    thoughts = hidden[:, :0].detach()                                   # (B, 0, C) none yet
     for i in range(n):
         if i > 0:
-            hidden, cache = gpt(thoughts[:, -1:], cache, padding)      # passes 2 to n: one position each
+            hidden, cache = gpt(thoughts[:, -1:], cache, padding)       # passes 2 to n: one position each
         thought = hidden[:, -1:]                                        # (B, 1, C) the last hidden state
         if given is not None and i < given.size(1):
             thought = given[:, i, None]
