@@ -38,8 +38,8 @@ class Problem:
 
 # ------------------------------------------------------------------------------------------------------------
 # ProntoQA (Saparov & He 2022, arXiv 2210.01240), as its official generator makes it for Coconut: fictional
-# names, random order, relevant distractors. That program proposes and rejects, some 276 times a problem;
-# what survives always has the same skeleton, drawn here directly, with the odds that the rejection leaves.
+# names, random order, relevant distractors. That program draws at random and keeps about one in 276. All that
+# it keeps look alike, so that form is built here directly, with the probabilities found among the kept ones.
 
 CONCEPTS = ("wumpus yumpus zumpus dumpus rompus numpus tumpus vumpus impus "
             "jompus gorpus shumpus lempus sterpus grimpus lorpus brimpus").split()
@@ -129,7 +129,7 @@ def prosqa_graph(rng, nodes, mean_parents=1.5):
     for v in range(2, nodes):
         chosen_family = 1 if rng.random() < 0.35 else 2 if rng.random() < 0.7 else None
         pool = [u for u in range(v) if chosen_family in (None, family[u])]
-        # The first to ring in a race of exponential clocks are a weighted draw without replacement.
+        # Each node waits for a random time, and the shortest waits win: a weighted draw without replacement.
         chosen = sorted(pool, key=lambda u: rng.expovariate(1.5 * depth[u] + 1))[:_poisson(rng, mean_parents)]
         parents.append(chosen)
         family.append(functools.reduce(int.__or__, (family[u] for u in chosen), 0))
@@ -155,9 +155,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
     graphs; this draws the number of steps first, all with the same probability. distractors: how many of the
     edges beside the paths to the target and to neg_target are told, as a share.
 
-    neg_target is never deeper than the target, so who prefers the deeper one need not know who is asked about
-    (results/dispute.md). Two ways to close this short cut: same_depth has both equally deep; either_root asks
-    about the other root in half of the problems, on a path that may be shorter than min_steps.
+    neg_target is never deeper than the target, so a model that prefers the deeper one need not know who is
+    asked about (results/dispute.md). Two ways to close this short cut: same_depth has both equally deep;
+    either_root asks about the other root in half of the problems, and its path may be shorter.
     """
     if min_steps > max_steps:
         raise UserError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
@@ -320,8 +320,8 @@ class Tokenizer:
     tiktoken looks a whole word up before it merges any bytes, so a known word is one token, an unknown one
     falls back to bytes, and every text decodes to itself. No text, not even "<bot>", makes a special token.
     """
-    # A subject with its verb is one token, and so is a name that ends a sentence: a fact is two tokens. Who
-    # has read "Every bompus is a " then looks for that same token earlier, and copies what came after it.
+    # A subject with its verb is one token, and so is a name that ends a sentence: a fact is two tokens. A
+    # model that has read "Every bompus is a " looks for the same token earlier, and copies what came next.
     PATTERN = (r"(?:(?:Every|Each) )?\w+ is(?: an?| not)? |\w+es are(?: not)? |\w+\.[ \n]| (?:an?|or) |Is "
                r"|\w+|[^\w\s]+[ \n]?|\n|[^\S\n]+")
     SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
@@ -432,8 +432,8 @@ def grade(problem, text):
 
 
 def told_edges(text):
-    """The graph in the sentences of a ProsQA question or chain, {sentence: (from, to)}: "Max is a wumpus." and
-    "Every wumpus is a yumpus."."""
+    """The graph in the sentences of a ProsQA question or chain, {sentence: (from, to)}: of "Max is a wumpus."
+    and "Every wumpus is a yumpus." """
     return {found[0]: (found[1], found[2]) for found in re.finditer(r"(?:Every )?(\w+) is a (\w+)\.", text)}
 
 
@@ -501,7 +501,7 @@ def entities(problem):
 
 def depths(problem):
     """ProsQA's short cut: (depth of the answer, depth of the other candidate). A node's depth is the fewest
-    steps to it from an entity, the farthest of those that reach it."""
+    steps to it from an entity; where several entities reach it, the largest of these numbers."""
     reached, (_, *candidates) = entities(problem).values(), asked(problem)
     return tuple(max(nodes.get(c, 0) for nodes in reached) for c in candidates)
 

@@ -48,13 +48,14 @@ def show_question(problem):
 
 
 def show_answers(run, problems, n):
-    """The problems, one after the other, in 100 columns: what the model thought, in words, and what it wrote."""
+    """The problems, one after the other: what the model thought, in words, and what it wrote."""
     texts, _, thoughts = train.ask(run, problems, n)
     for problem, text, one in zip(problems, texts, thoughts):
         show_question(problem)
         for i, words in enumerate(in_words(run, one), start=1):
             shown = [re.sub("^(Every|Each) | is an? $", "", word).strip() or word for word, _ in words]
-            cells = [f"{data.visible(word)[:9]:>9} {p:4.0%} {bar(p, 2)}" for word, (_, p) in zip(shown, words)]
+            cells = [f"{data.visible(word)[:9]:>9} {p:4.0%} {bar(p, 2)}"
+                     for word, (_, p) in zip(shown, words)]
             print(f"thought {i:<2}" + "".join(f"{cell:18}" for cell in cells).rstrip())
         print(f"written   {data.visible(' / '.join(text.splitlines()))}")
         right = "right" if data.grade(problem, text) else "wrong"
@@ -135,8 +136,9 @@ def sweep(run, problems):
 
 
 def twin(problem):
-    """(a problem with the same sentences, its number of steps), but about somebody who is the other candidate
-    and not the answer, so that the other answer is the right one: who has the longest way. Or None."""
+    """(a problem with the same sentences, its number of steps) that asks about another entity: one that
+    reaches the other candidate and not the answer, so that the other answer is right. Of several the one with
+    the longest way; None if there is none."""
     (entity, answer, other), twins = data.asked(problem), []
     for somebody, reached in data.entities(problem).items():
         if other in reached and answer not in reached:
@@ -305,7 +307,8 @@ def draw(path, heads, rows):
         elif points:
             name = re.sub(r"-seed\d+$", "", head)               # seeds of one method share a color
             label = None if name in colors else name
-            axes.plot(*zip(*points), color=colors.setdefault(name, f"C{len(colors)}"), label=label, linewidth=1)
+            color = colors.setdefault(name, f"C{len(colors)}")
+            axes.plot(*zip(*points), color=color, label=label, linewidth=1)
             axes.set(xlabel=heads[0], ylim=(0, 1.02))
     if not bars:
         axes.legend(frameon=False, fontsize=8)

@@ -135,7 +135,7 @@ class Run:
     last_stage: int
 
     def fillers(self):
-        """How many fillers a test problem gets: what one of K steps does."""
+        """How many fillers a test problem gets: as many as a problem of K steps."""
         return schedule(self.settings, self.stage, [0] * self.settings.stages)[1]
 
     def autocast(self):
@@ -201,7 +201,7 @@ def ask(run, problems, n, given=None):
 
 def evaluate(run, problems):
     """Answer every problem with the stage's number of thoughts: how many are right, and the mean number of
-    tokens made, thoughts too, as the paper counts; pauses are given."""
+    tokens made. Thoughts count, as in the paper; pauses do not, since the model does not make them."""
     run.gpt.eval()
     texts, lengths, thoughts = ask(run, problems, run.fillers())
     return dict(correct=sum(map(data.grade, problems, texts)), total=len(problems),
