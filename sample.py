@@ -13,6 +13,7 @@ left, and the probabilities of the first word that it could write are a picture 
 
 import argparse
 import json
+import math
 import os
 import re
 import statistics
@@ -186,23 +187,37 @@ def corrupt(run, problems):
     return ["thoughts", "answers", "right", "", "at\nonce", "right of\nthese"], rows
 
 
+@torch.no_grad()
 def parallel(run, problems):
-    """How many nodes a thought keeps in view: the probability that the best 1, 2, 3 nodes hold together, and
-    those that the entity does not reach, for the step written after k = 1 and 2 steps of thought.
+    """Which nodes of the graph the thoughts hold: how near thought k = 1, 2, ... is to the names of nodes k steps
+    from the entity, on a shortest path to the answer or elsewhere, and of nodes nearer, farther and out of
+    reach. Near is the probability that the output head gives the name, with all tokens that have it, as the
+    mean over such nodes in all problems of at least k steps. A search breadth first would hold the first two.
 
-    Paper: Understanding the Latent Reasoning in Coconut (the parallelism of the search).
+    Paper: Understanding the Latent Reasoning in Coconut. Pauses have their hidden states in thoughts' places.
     """
-    rows = []
-    for k in (1, 2):
-        shares = []
-        for problem in (p for p in problems if len(p.steps) > k):
-            values = node_values(run, problem, k)
-            reached = data.distances(data.told_edges(problem.question).values(), data.asked(problem)[0])
-            top, lost = sorted(values.values(), reverse=True), values.keys() - reached.keys()
-            shares.append([*(sum(top[:m]) for m in (1, 2, 3)), sum((values[v] for v in lost), 0.0)])
-        if shares:
-            rows.append((k, *map(statistics.mean, zip(*shares))))
-    return ["after steps\nof thought", "best\nnode", "best\ntwo", "best\nthree", "out of\nreach"], rows
+    rows, n, tokens = [], run.fillers(), {}
+    for i, word in enumerate(run.tokenizer.words, start=256):
+        tokens.setdefault(data.name_and_rest(word)[0], []).append(i)
+    thoughts = train.ask(run, problems, n)[2]                                               # (P, n, C)
+    if not thoughts.size(1):
+        questions = [data.encode(run.tokenizer.ids(p), run.tokenizer, "pause", 0, n)[0] for p in problems]
+        hidden = [run.gpt(run.gpt.embed(thoughts.new_tensor([q], dtype=torch.long)))[0] for q in questions]
+        thoughts = torch.cat([one[:, -1 - n:-1] for one in hidden])
+    near = run.gpt.logits(thoughts).softmax(-1)                                             # (P, n, V)
+    for k in range(1, n + 1):
+        shares = [[] for _ in range(5)]
+        for problem, share in ((p, one[k - 1]) for p, one in zip(problems, near) if len(p.steps) >= k):
+            edges, (entity, answer, _) = data.told_edges(problem.question).values(), data.asked(problem)
+            distance = data.distances(edges, entity)
+            left = data.distances([(v, u) for u, v in edges], answer)
+            for node in {v for _, v in edges}:
+                d = distance.get(node)
+                on_path = d == k and d + left.get(node, math.inf) == distance[answer]
+                where = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
+                shares[where].append(share[tokens[node]].sum().item())
+        rows.append((k, *(statistics.mean(some) if some else "" for some in shares)))
+    return ["thought", "on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther", "out of\nreach"], rows
 
 
 def compare(runs, names, problems):
@@ -313,7 +328,7 @@ def draw(path, heads, rows):
     if not bars:
         axes.legend(frameon=False, fontsize=8)
         for x, mark, before in zip(columns[0], columns[1], (None, *columns[1])):
-            if isinstance(mark, str) and mark != before:
+            if isinstance(columns[1][0], str) and mark != before:
                 axes.set(xlabel=f"{heads[0]} (above: {heads[1]})")
                 axes.axvline(x - 0.5, color="0.85", zorder=0)
                 axes.text(x - 0.4, 1.03, mark, fontsize=7)
@@ -329,26 +344,25 @@ def draw(path, heads, rows):
 
 LOOKS = {"tree": "ProsQA: the search tree of a test problem (--n 2: of the second)",
          "sweep_thoughts": "ProsQA: answers and written paths after 0, 1, ... steps of thought",
-         "parallel": "ProsQA: how many nodes a thought keeps in view",
+         "parallel": "ProsQA: which nodes of the graph the thoughts hold",
          "corrupt": "accuracy with noise or other thoughts put in",
          "curve": "accuracy per epoch, of any number of runs",
          "compare": "runs on the problems of the first, by number of steps and by depth",
          "table": "results by method, beside the paper's"}
 
 
-SEARCHES = ("tree", "sweep_thoughts", "parallel")       # what would be written after fewer thoughts
-
-
 def refuse(look, thoughts, run, problems):
     """A user error where a look does not suit the run or its problems; a warning where it says little."""
     method, (filler, written) = run.settings.method, train.METHODS[run.settings.method]
-    if look in SEARCHES and not all(map(data.asked, problems)):
+    if look in ("tree", "sweep_thoughts", "parallel") and not all(map(data.asked, problems)):
         raise UserError(f"--{look} follows paths to a target, which only ProsQA's problems have")
     needs_thoughts = look == "corrupt" and filler != "thought"
     if needs_thoughts or filler is None and (thoughts or look in ("tree", "parallel")):
         raise UserError(f"this run was trained by {method}, without thoughts: "
                         f"leave out --{look or 'thoughts'}")
-    if filler and look in SEARCHES and (written == "removed" or not run.settings.mix):
+    if look == "parallel" and not run.tokenizer.words:
+        raise UserError("--parallel needs a vocabulary in which a name is one token, which GPT-2's is not")
+    if filler and look in ("tree", "sweep_thoughts") and (written == "removed" or not run.settings.mix):
         print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
               "what is shown says little about what it has thought by then")
 

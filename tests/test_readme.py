@@ -68,6 +68,10 @@ def test_the_model_in_the_box_thinks_what_the_readme_says(capsys):
     found = [float(share) for share in re.findall(r"^ +\d +([\d.]+)%", capsys.readouterr().out, re.M)]
     first, more = re.search(r"([\d.]+) % right when it writes every step, and ([\d., ]+) %", README).groups()
     assert found == pytest.approx([float(share) for share in (first, *more.split(", "))], abs=1)
+    sample.main([str(ROOT / "results/model"), "--parallel"])
+    rows = [re.findall(r"^ +[123]  +(\S.*%)$", text, re.M) for text in (README, capsys.readouterr().out)]
+    shares = [[float(share) for row in some for share in re.findall(r"([\d.]+)%", row)] for some in rows]
+    assert len(shares[0]) == 14 and shares[0] == pytest.approx(shares[1], abs=1)
     sample.main([str(ROOT / "results/model"), "--corrupt", "--same_depth"])
     found = re.findall(r"(\d+)/500.*?(\d+) +(\d+)$", capsys.readouterr().out, re.M)
     page = (ROOT / "results/README.md").read_text()        # the last three columns of its table

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 import torch
-from conftest import generated, one_line, records, train_tiny
+from conftest import generated, one_line, open_tiny, records, train_tiny
 
 import coconut
 import data
@@ -93,13 +93,32 @@ def test_the_tree_is_what_the_entity_reaches_with_the_true_path(monkeypatch, cap
     assert any(line.split() == ["ant", "*", "25%", "█████"] for line in printed) and max(map(len, printed[3:])) <= 100
 
 
-def test_parallel_sums_the_best_nodes_and_those_out_of_reach(monkeypatch):
-    values = [dict(ant=0.5, bee=0.3, cat=0.1, dog=0.05, elk=0.04, fox=0.05), dict(ant=0.1, bee=0.1, cat=0.4, dog=0.2, elk=0.2, fox=0.0)]
-    monkeypatch.setattr(sample, "node_values", lambda run, problem, k: values[problem is other])
-    other = data.Problem(*vars(PROBLEM).values())
-    one_step = data.Problem(PROBLEM.question, PROBLEM.steps[:1], "Tom is a ant.")           # asked about none of its nodes
-    _, rows = sample.parallel(None, [PROBLEM, other, one_step])
-    assert rows == [pytest.approx((k, 0.45, 0.7, 0.85, 0.12)) for k in (1, 2)]      # Sam's elk is out of reach
+def test_parallel_is_the_mean_probability_of_names_by_their_distance(monkeypatch):
+    """By hand. Tom is an ant and a fox, an ant is a cat, a cat a dog; a bee is a detour, an elk out of reach."""
+    tokenizer, share = data.Tokenizer.of([PROBLEM]), torch.zeros(400)
+    for word, p in {"ant. ": 0.1, "Every ant is a ": 0.2, "bee. ": 0.05, "cat. ": 0.06, "cat.\n": 0.04, "dog": 0.03, "fox. ": 0.02, "elk. ": 0.01,
+                    "Tom is a ": 0.49}.items():
+        share[tokenizer.encode(word)] = p
+    run = Namespace(tokenizer=tokenizer, fillers=lambda: 3, gpt=Namespace(logits=torch.log))
+    monkeypatch.setattr(train, "ask", lambda run, problems, n: (None, None, share.expand(len(problems), n, -1)))
+    one_step = data.Problem(PROBLEM.question, PROBLEM.steps[:1], PROBLEM.answer)
+    expected = [(1, 0.3, 0.02, "", (0.05 + 0.1 + 0.03) / 3, 0.01), (2, 0.1, 0.05, (0.3 + 0.02) / 2, 0.03, 0.01),
+                (3, 0.03, "", (0.3 + 0.02 + 0.05 + 0.1) / 4, "", 0.01)]
+    for row, want in zip(sample.parallel(run, [PROBLEM, one_step])[1], expected, strict=True):
+        assert [a if a == "" else pytest.approx(a) for a in row] == list(want)
+
+
+def test_parallel_reads_pauses_where_a_thought_would_be(runs, monkeypatch):
+    """The hidden states at <bot> and at all pauses but the last."""
+    run, problems = open_tiny(runs / "pause_as_thought")
+    seen, logits = [], GPT.logits
+    monkeypatch.setattr(GPT, "logits", lambda gpt, hidden: seen.append(hidden) or logits(gpt, hidden))
+    sample.parallel(run, problems)
+    for problem, states in zip(problems, seen[-1]):
+        ids = run.tokenizer.ids(problem)[0] + [run.tokenizer.bot]
+        for n in range(3):
+            hidden, _ = run.gpt(run.gpt.embed(torch.tensor([ids + [run.tokenizer.pause] * n])))
+            assert torch.allclose(states[n], hidden[0, -1], atol=1e-5)
 
 
 # ---- over the test set
