@@ -97,7 +97,7 @@ class GPT(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        if config.n_head < 1 or config.n_embd % config.n_head:
+        if config.n_embd % config.n_head:
             raise UserError(f"n_embd {config.n_embd} is no multiple of n_head {config.n_head}")
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)   # words; also the output head
@@ -144,18 +144,18 @@ class GPT(nn.Module):
         Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
         """
         T, before = x.size(1), cache[0][0].size(2) if cache else 0
-        position = torch.arange(before + T, device=x.device)                        # (S,)
-        mask = position <= position[before:, None]                                  # (T, S) causal
-        positions = position[before:]                                               # (T,)
+        place = torch.arange(before + T, device=x.device)                   # (S,)
+        new = place[before:, None]                                          # (T, 1)
+        mask, positions = place <= new, new[:, 0]                           # (T, S) causal, (T,)
         if padding is not None:
-            alone = position == position[before:, None]     # who sees nothing else, padding, sees itself
-            real = position >= padding[:, None]                                     # (B, S)
-            mask = (mask & real[:, None] | alone)[:, None]                          # (B, 1, T, S)
-            positions = (positions - padding[:, None]).clamp(0, self.config.block_size - 1)         # (B, T)
+            real = place >= padding[:, None, None]                          # (B, 1, S)
+            # Padding sees itself: a softmax over nothing would be no number.
+            mask = (mask & real | (place == new))[:, None]                  # (B, 1, T, S)
+            positions = (positions - padding[:, None]).clamp(0, self.config.block_size - 1)     # (B, T)
         x = self.drop(x + self.wpe(positions))
         grown = []
-        for i, block in enumerate(self.h):
-            x, present = block(x, mask, cache[i] if cache else None)
+        for block, past in zip(self.h, cache or [None] * len(self.h)):
+            x, present = block(x, mask, past)
             grown.append(present)
         return self.ln_f(x), grown
 
