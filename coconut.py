@@ -44,9 +44,9 @@ def explicit_forward(gpt, question, n, language, detach=False):
 def think(gpt, question, padding, n, detach=False, given=None):
     """Latent mode for a batch: read the questions, then feed all thoughts but the last back, one by one.
 
-    question (B, Tq) ids, of which the first padding (B,) are none; n thoughts for every problem; detach stops
-    gradients between thoughts; given (B, j, C) takes the place of the first j thoughts, to find out what they
-    are worth (sample.py). Returns the thoughts (B, n, C), the last of them not yet read, and the cache.
+    question (B, Tq) ids; padding (B,), how many at the left of each row are padding; n thoughts for every
+    problem; detach stops gradients between thoughts; given (B, j, C) takes the place of the first j thoughts
+    (sample.py uses it). Returns the thoughts (B, n, C), the last of them not yet read, and the cache.
     """
     hidden, cache = gpt(gpt.embed(question), padding=padding)           # pass 1: the question, up to <bot>
     thoughts = hidden[:, :0].detach()                                   # (B, 0, C) none yet
@@ -87,13 +87,13 @@ def generate(gpt, batch, eos, max_new_tokens, given=None):
     """Think, then write greedily until <eos>, a batch at a time.
 
     Of the batch it takes the questions, the number of thoughts and, to start with, the first token of the
-    language (<eot>). given: as in think. Returns for each problem the new ids, with <eos> if it came, and the
-    thoughts (B, n, C). A UserError where the model has no position for even one word.
+    language (<eot>, if there is one). given: as in think. Returns for each problem the new ids, with <eos> if
+    it came, and the thoughts (B, n, C). A UserError where the model has no position for even one word.
     """
     room = gpt.config.block_size - batch.question.size(1) - batch.n     # positions left for words
     if room < 1:
-        raise UserError(f"question and thoughts take {gpt.config.block_size - room:,} positions, "
-                        f"but the model has {gpt.config.block_size:,}")
+        raise UserError(f"question and thoughts take {gpt.config.block_size - room:,} positions, but the "
+                        f"model has {gpt.config.block_size:,}, and one must be left for a word")
     thoughts, cache = think(gpt, batch.question, batch.padding, batch.n, given=given)
     hidden, cache = speak(gpt, batch.language[:, :1], batch.padding, thoughts, cache)
     written = gpt.logits(hidden).argmax(-1)                             # (B, 1), growing by a word each pass

@@ -117,7 +117,7 @@ PROSQA_ENTITIES = ("Alex Bob Carol Davis Eva Fae Gabriel Jack Max "
                    "Oliver Polly Rex Sally Sam Stella Tom Wren").split()
 
 
-def prosqa_graph(rng, nodes, mean_parents=1.5):
+def prosqa_graph(rng, nodes, mean_parents):
     """(parents, family, depth) of every node. Nodes come one by one and choose parents among the earlier.
 
     Nodes 0 and 1 are the roots. A node's family is 1 for the descendants of node 0, 2 for those of node 1, 3
@@ -376,7 +376,7 @@ def name_and_rest(word):
     return name.lower() if after.startswith("es ") else name, f"{before}{{}}{after}" if before + after else ""
 
 
-def encode(ids, tokenizer, filler=None, removed=0, n=0):
+def encode(ids, tokenizer, filler, removed, n):
     """One training sequence from a problem's ids: (question, number of thoughts after it, language). The
     first `removed` tokens of the written chain are replaced by `n` fillers.
 
@@ -626,8 +626,8 @@ def merged(base, typed):
 
 
 def problem_sets(settings, splits=SPLITS, **more):
-    """The problems of settings.dataset: {"train": [Problem, ...], "valid": ...}. It names a generated
-    dataset (`more` goes to `make_problems`), gsm8k, a folder, or, for test problems alone, a file."""
+    """{"train": [Problem, ...], "valid": ...}. settings.dataset names a generated dataset (`more` goes to
+    `make_problems`), gsm8k, a folder, or, for test problems alone, a file."""
     dataset = settings.dataset
     if dataset in GENERATORS:
         options = {flag: getattr(settings, flag) for flag in problem_flags(dataset)}

@@ -139,8 +139,8 @@ class GPT(nn.Module):
 
         x        (B, T, C)  input embeddings: of words, or continuous thoughts
         cache    for each layer the keys and values of all positions before, or None at the start
-        padding  (B,)       how many positions at the start of each row, counted from the first pass on, are
-                            padding: no other position looks at them, and the first real one is position 0
+        padding  (B,)       how many positions at the left of each row are padding, the same in every pass:
+                            real positions never see them, and count from 0
         Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
         """
         T, before = x.size(1), cache[0][0].size(2) if cache else 0
@@ -151,7 +151,8 @@ class GPT(nn.Module):
             real = place >= padding[:, None, None]                          # (B, 1, S)
             # Padding sees itself: a softmax over nothing would be no number.
             mask = (mask & real | (place == new))[:, None]                  # (B, 1, T, S)
-            positions = (positions - padding[:, None]).clamp(0, self.config.block_size - 1)     # (B, T)
+            positions = positions - padding[:, None]                        # (B, T), those of padding not
+            positions = positions.clamp(0, self.config.block_size - 1)      # below 0 or beyond the last
         x = self.drop(x + self.wpe(positions))
         grown = []
         for block, past in zip(self.h, cache or [None] * len(self.h)):

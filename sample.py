@@ -189,22 +189,23 @@ def corrupt(run, problems):
 
 @torch.no_grad()
 def parallel(run, problems):
-    """Which nodes of the graph the thoughts hold: how near thought k = 1, 2, ... is to the names of nodes k steps
-    from the entity, on a shortest path to the answer or elsewhere, and of nodes nearer, farther and out of
-    reach. Near is the probability that the output head gives the name, with all tokens that have it, as the
-    mean over such nodes in all problems of at least k steps. A search breadth first would hold the first two.
+    """Which nodes of the graph the thoughts hold. Row k: the mean probability that the output head, at
+    thought k, gives to the name of a node, for five kinds of nodes: those k steps from the entity, on a
+    shortest path to the answer or elsewhere, and those nearer, farther and out of reach. All tokens with the
+    name count, and all problems of at least k steps. A breadth-first search holds the first two kinds.
 
-    Paper: Understanding the Latent Reasoning in Coconut. Pauses have their hidden states in thoughts' places.
+    Paper: Understanding the Latent Reasoning in Coconut. A run with pauses has no thoughts: the hidden states
+    that would be the thoughts are read, at <bot> and at all pauses but the last.
     """
-    rows, n, tokens = [], run.fillers(), {}
+    n, tokens = run.fillers(), {}
     for i, word in enumerate(run.tokenizer.words, start=256):
         tokens.setdefault(data.name_and_rest(word)[0], []).append(i)
     thoughts = train.ask(run, problems, n)[2]                                               # (P, n, C)
     if not thoughts.size(1):
-        questions = [data.encode(run.tokenizer.ids(p), run.tokenizer, "pause", 0, n)[0] for p in problems]
-        hidden = [run.gpt(run.gpt.embed(thoughts.new_tensor([q], dtype=torch.long)))[0] for q in questions]
-        thoughts = torch.cat([one[:, -1 - n:-1] for one in hidden])
-    near = run.gpt.logits(thoughts).softmax(-1)                                             # (P, n, V)
+        rows = [data.encode(run.tokenizer.ids(p), run.tokenizer, "pause", 0, n) for p in problems]
+        batch = data.collate(rows).to(thoughts.device)
+        thoughts = run.gpt(run.gpt.embed(batch.question), padding=batch.padding)[0][:, -1 - n:-1]
+    rows, near = [], run.gpt.logits(thoughts).softmax(-1)                                   # (P, n, V)
     for k in range(1, n + 1):
         shares = [[] for _ in range(5)]
         for problem, share in ((p, one[k - 1]) for p, one in zip(problems, near) if len(p.steps) >= k):
@@ -217,7 +218,8 @@ def parallel(run, problems):
                 where = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
                 shares[where].append(share[tokens[node]].sum().item())
         rows.append((k, *(statistics.mean(some) if some else "" for some in shares)))
-    return ["thought", "on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther", "out of\nreach"], rows
+    return ["thought", "on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther",
+            "out of\nreach"], rows
 
 
 def compare(runs, names, problems):

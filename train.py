@@ -45,13 +45,12 @@ ICOT_PER_EPOCH, ICOT_ALL = 8, 39    # iCoT removes 8 tokens more with every epoc
 def schedule(settings, stage, steps):
     """(tokens of the written chain removed, fillers) for a problem; steps: the number of tokens of each step.
 
-    Training, evaluation and sampling all use this. Coconut with c = 2 and K = 3, for a problem of 4 steps:
+    Training and evaluation both use this. Coconut with c = 2 and K = 3, for a problem of 4 steps:
 
         stage     0      1       2        3        4 = K + 1: where chains can be longer than K, the rest goes
         input     ssss   ttsss   ttttss   tttttts  tttttt       t: thought, s: written step; then the answer
 
-    A problem with fewer steps than the stage still gets stage * c fillers, so in the last stage, and when it
-    is tested, all get K * c.
+    A problem with fewer steps than the stage still gets stage * c fillers: in the last stage all get K * c.
     """
     filler, written = METHODS[settings.method]
     K, total, replaced = settings.stages, sum(steps), settings.stages
@@ -136,7 +135,7 @@ class Run:
 
     def fillers(self):
         """How many fillers a test problem gets: as many as a problem of K steps."""
-        return schedule(self.settings, self.stage, [0] * self.settings.stages)[1]
+        return schedule(self.settings, self.stage, [])[1]
 
     def autocast(self):
         """A context in which a GPU multiplies matrices in bfloat16, unless --float32 or a GPU that only
@@ -180,7 +179,8 @@ def batches(run, problems, rng):
 
 @torch.no_grad()
 def ask(run, problems, n, given=None):
-    """What the model writes after n fillers: texts, the number of tokens of each, and the thoughts (P, n, C).
+    """What the model writes after n fillers: texts, the number of tokens of each, and the thoughts (P, n, C),
+    or (P, 0, C) for pauses.
 
     given (P, j, C): vectors in place of the first j thoughts.
     """
@@ -283,7 +283,7 @@ def train(run, sets, folder, saved=None):
         print(json.dumps(record), file=log, flush=True)
 
     for epoch in range(first, settings.epochs):
-        before = stage_at(max(0, epoch - 1), settings, run.last_stage)
+        before = stage_at(epoch - 1, settings, run.last_stage)
         run.stage = stage_at(epoch, settings, run.last_stage)
         if run.stage != before:
             best = -1           # best.pt is of the newest stage: earlier ones, which write, may score higher
@@ -293,8 +293,7 @@ def train(run, sets, folder, saved=None):
         rng = random.Random(f"{settings.seed} {epoch}")
         renew = settings.grow_epochs and settings.dataset in data.GENERATORS    # files have no new problems
         shuffled = batches(run, fresh(run, epoch, tested) if renew else sets["train"], rng)
-        total = settings.epochs * updates
-        train_epoch(run, optimizers, shuffled, updates, epoch * updates, total, report)
+        train_epoch(run, optimizers, shuffled, updates, epoch * updates, settings.epochs * updates, report)
 
         result = evaluate(run, sets["valid"])
         report("valid", **result, seconds=time.time() - started)
@@ -418,8 +417,8 @@ def open_run(path, device):
 def check_fit(run, problems, name):
     """Refuse problems of words that are new to the model, which it would have to spell in bytes, and one
     that, with all steps and fillers, is too long for it."""
-    words = set(Tokenizer.of(problems[:100]).words) if run.tokenizer.words else set()   # GPT-2's has None
-    if len(words - set(run.tokenizer.words or ())) > len(words) / 2:
+    known, words = run.tokenizer.words, set(Tokenizer.of(problems[:100]).words)         # GPT-2's has None
+    if known and len(words - set(known)) > len(words) / 2:
         raise UserError(f"most words of these {name} problems are new to the model: it was trained on others")
     size = run.gpt.config.block_size
     for i, p in enumerate(problems):

@@ -128,7 +128,7 @@ def test_generation_ends_at_the_last_position(gpt):
     """58 tokens and 2 thoughts leave 4 of the 64 positions; <eot> takes the first, and the fourth word none."""
     question = ids(57) + [BOT]
     assert [len(generate(gpt, collate([Sequence(question, n, [EOT, EOS])]), -1, 100)[0][0]) for n in (2, 5)] == [4, 1]
-    with pytest.raises(UserError, match=r"\Aquestion and thoughts take 64 positions, but the model has 64\Z"):
+    with pytest.raises(UserError, match=r"\Aquestion and thoughts take 64 positions, but the model has 64, and one must be left for a word\Z"):
         generate(gpt, collate([Sequence(question, 6, [EOT, EOS])]), -1, 100)
 
 

@@ -57,7 +57,7 @@ def test_the_readme_is_short_and_shows_the_definition_as_it_is():
     assert "".join(f"    {line}\n" for line in code.splitlines()) in README
 
 
-def test_the_model_in_the_box_thinks_what_the_readme_says(capsys):
+def test_the_included_model_thinks_what_the_readme_says(capsys):
     """The best word of each thought, and how it answers after fewer or other thoughts; on another processor a few answers may differ."""
     sample.main([str(ROOT / "results/model"), "--n", "10"])
     printed = capsys.readouterr().out
