@@ -91,9 +91,10 @@ def test_the_table_of_results_is_what_the_logs_give(capsys):
     given = [re.sub(r"^(\S+ +\S+ +\d+(?: +\S+(?: ± +\S+)?){2} +\S+) +\d+", r"\1", line).split() for line in capsys.readouterr().out.splitlines()]
     rows = re.findall(r"^    (?:prosqa|prontoqa) .*$", README, re.M)
     assert len(rows) >= 5 and not [row for row in rows if row.split() not in given]
-    # The dispute page's accuracies, with and without the short cut, stand side by side in a row of the same table.
-    pairs = re.findall(r"^\|[^|]+\| ([\d.± ]+) \| ([\d.± ]+) \|$", (ROOT / "results/dispute.md").read_text(), re.M)
-    assert len(pairs) == 13 and all(any(" ".join(pair) in " ".join(row) for row in given) for pair in pairs)
+    # Two other pages' accuracies, with and without the short cut, stand side by side in a row of the same table.
+    pairs = [pair for page in ("dispute", "depth") for pair in re.findall(
+        r"^\|[^|]+\| ([\d.± ]+) \| ([\d.± ]+) \|$", (ROOT / f"results/{page}.md").read_text(), re.M)]
+    assert len(pairs) == 13 + 8 and all(any(" ".join(pair) in " ".join(row) for row in given) for pair in pairs)
 
 
 def test_results_beside_a_log_are_its_test():
@@ -103,5 +104,5 @@ def test_results_beside_a_log_are_its_test():
     pairs = [(logs[0], counts[0]) for logs, counts in pairs if len(logs) == len(counts) == 1]
     assert len(pairs) >= 5
     assert not [pair for pair in pairs if pair[1] not in counts_of(pair[0])]
-    shares = re.findall(r"\| ([\d.]+)% \|.*\((logs/.*?\.jsonl)\)", (ROOT / "results/README.md").read_text())      # of --same_depth
-    assert len(shares) >= 20 and all(f"{100 * int(counts_of(log)[1].split('/')[0]) / 500:.1f}" == share for share, log in shares)
+    shares = re.findall(r"\| ([\d.]+)% \|.*\((logs/.*?\.jsonl)\)", "".join(page.read_text() for page in PAGES))      # of --same_depth
+    assert len(shares) >= 40 and all(f"{100 * int(counts_of(log)[1].split('/')[0]) / 500:.1f}" == share for share, log in shares)
