@@ -392,7 +392,10 @@ def parse(argv):
         raise UserError(f"--thoughts is for asking problems: leave it out with --{args.look}")
     if len(args.paths) > 1 and args.look not in ("curve", "table", "compare"):
         raise UserError("several runs are for --curve, --table and --compare: name one")
-    return {flag: vars(args)[flag] for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag in args}, args
+    typed = {flag: vars(args)[flag] for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag in args}
+    if typed and (args.question or args.look in ("curve", "table")):
+        raise UserError(f"no test problems are asked here: leave out --{', --'.join(typed)}")
+    return typed, args
 
 
 def main(argv=None):

@@ -249,7 +249,7 @@ def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_instal
     ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "no log"),
     ("coconut/best.pt", "--curve", "no log"), ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
     ("coconut", "--dataset {sums} --parallel", "only ProsQA"),
-    ("coconut", "--hops 2", "does not apply"), ("coconut {tmp}", "", "name one")])
+    ("coconut", "--hops 2", "does not apply"), ("coconut", "--curve --nodes 9", "leave out --nodes"), ("coconut {tmp}", "", "name one")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
     data.write([data.Problem("Is Tom a bompus?", ["<<1+1=2>>"], "2")], tmp_path / "sums.json")
     words = f"{runs}/{run} {flags}".format(sums=tmp_path / "sums.json", tmp=tmp_path)
