@@ -515,8 +515,8 @@ def check(problems):
         raise UserError("this file has problems that are not ProsQA's: only those are checked")
     groups = {}
     for p in problems:
-        answer, other = depths(p)
-        facts = [True, *sound(p), all(sound(p)), answer > other, answer == other]
+        three, (answer, other) = sound(p), depths(p)
+        facts = [True, *three, all(three), answer > other, answer == other]
         for group in (len(p.steps), "all"):
             groups[group] = [a + b for a, b in zip(groups.get(group, [0] * len(facts)), facts)]
     rows = [(group, *groups[group]) for group in sorted(groups, key=str)]

@@ -205,19 +205,18 @@ def parallel(run, problems):
         rows = [data.encode(run.tokenizer.ids(p), run.tokenizer, "pause", 0, n) for p in problems]
         batch = data.collate(rows).to(thoughts.device)
         thoughts = run.gpt(run.gpt.embed(batch.question), padding=batch.padding)[0][:, -1 - n:-1]
-    rows, near = [], run.gpt.logits(thoughts).softmax(-1)                                   # (P, n, V)
-    for k in range(1, n + 1):
-        shares = [[] for _ in range(5)]
-        for problem, share in ((p, one[k - 1]) for p, one in zip(problems, near) if len(p.steps) >= k):
-            edges, (entity, answer, _) = data.told_edges(problem.question).values(), data.asked(problem)
-            distance = data.distances(edges, entity)
-            left = data.distances([(v, u) for u, v in edges], answer)
-            for node in {v for _, v in edges}:
-                d = distance.get(node)
+    shares = {}                                                     # {(k, kind of node): probabilities}
+    for problem, near in zip(problems, run.gpt.logits(thoughts).softmax(-1)):                   # (n, V)
+        edges, (entity, answer, _) = data.told_edges(problem.question).values(), data.asked(problem)
+        distance, left = data.distances(edges, entity), data.distances([(v, u) for u, v in edges], answer)
+        for node in {v for _, v in edges}:
+            d = distance.get(node)
+            for k, share in enumerate(near[:len(problem.steps), tokens[node]].sum(1).tolist(), start=1):
                 on_path = d == k and d + left.get(node, math.inf) == distance[answer]
-                where = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
-                shares[where].append(share[tokens[node]].sum().item())
-        rows.append((k, *(statistics.mean(some) if some else "" for some in shares)))
+                kind = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
+                shares.setdefault((k, kind), []).append(share)
+    rows = [(k, *(statistics.mean(shares[k, kind]) if (k, kind) in shares else "" for kind in range(5)))
+            for k in range(1, n + 1)]
     return ["thought", "on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther",
             "out of\nreach"], rows
 

@@ -148,14 +148,15 @@ class Run:
 # ------------------------------------------------------------------------------------------------------------
 # Batches, evaluation, and the loop.
 
-def batches(run, problems, rng):
-    """An epoch: the problems in random order as batches of the run's stage, or, with --mix, now and then of a
-    random stage up to it. Each is (how many tokens to predict, [micro-batch, ...]); the micro-batches go
-    through the model one after the other, to bound the memory, and share one optimizer step.
+def batches(run, ids, rng):
+    """An epoch: problems, as the tokenizer's `ids` gives them, in random order as batches of the run's stage,
+    or, with --mix, now and then of a random stage up to it. Each is (how many tokens to predict, [micro-batch,
+    ...]); the micro-batches go through the model one after the other, to bound the memory, and share one
+    optimizer step.
 
     A batch has problems of like length, which saves padding: each BUCKET of random batches is sorted.
     """
-    settings, order = run.settings, list(map(run.tokenizer.ids, problems))
+    settings, order = run.settings, list(ids)
     filler, written = METHODS[settings.method]
     size, bucket = settings.batch_size, BUCKET * settings.batch_size
     rng.shuffle(order)
@@ -264,8 +265,9 @@ def fresh(run, epoch, tested):
                              each=each)["train"]
 
 
-def train(run, sets, folder, saved=None):
-    """All stages, epoch by epoch (paper: Method, Training Procedure). saved: the last.pt to go on from."""
+def train(run, sets, ids, folder, saved):
+    """All stages, epoch by epoch (paper: Method, Training Procedure). ids: those of the training set; saved:
+    the last.pt to go on from, or None."""
     settings, optimizers = run.settings, make_optimizers(run)
     updates = math.ceil(len(sets["train"]) / settings.batch_size)       # optimizer steps per epoch
     first, best, started = 0, -1, time.time()
@@ -292,7 +294,8 @@ def train(run, sets, folder, saved=None):
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         rng = random.Random(f"{settings.seed} {epoch}")
         renew = settings.grow_epochs and settings.dataset in data.GENERATORS    # files have no new problems
-        shuffled = batches(run, fresh(run, epoch, tested) if renew else sets["train"], rng)
+        some = map(run.tokenizer.ids, fresh(run, epoch, tested)) if renew else ids
+        shuffled = batches(run, some, rng)
         train_epoch(run, optimizers, shuffled, updates, epoch * updates, settings.epochs * updates, report)
 
         result = evaluate(run, sets["valid"])
@@ -414,26 +417,28 @@ def open_run(path, device):
                         "train it again, or name another run") from None
 
 
-def check_fit(run, problems, name):
-    """Refuse problems of words that are new to the model, which it would have to spell in bytes, and one
-    that, with all steps and fillers, is too long for it."""
-    known, words = run.tokenizer.words, set(Tokenizer.of(problems[:100]).words)         # GPT-2's has None
-    if known and len(words - set(known)) > len(words) / 2:
-        raise UserError(f"most words of these {name} problems are new to the model: it was trained on others")
-    size = run.gpt.config.block_size
-    for i, p in enumerate(problems):
-        question, steps, answer = run.tokenizer.ids(p)
+def ids_of(run, problems, name):
+    """The ids of problems. Refuses problems of words that are new to the model, which it would have to spell
+    in bytes, and one that, with all steps and fillers, is too long for it."""
+    if run.tokenizer.words:                                                             # GPT-2's has None
+        words = set(Tokenizer.of(problems[:100]).words)
+        if len(words - set(run.tokenizer.words)) > len(words) / 2:
+            raise UserError(f"most words of these {name} problems are new to the model: it was trained on "
+                            "others")
+    size, ids = run.gpt.config.block_size, list(map(run.tokenizer.ids, problems))
+    for i, (p, (question, steps, answer)) in enumerate(zip(problems, ids)):
         length = sum(map(len, (question, *steps, answer))) + 2 + run.settings.c * run.settings.stages
         if length > size:
             raise UserError(f"{name} problem {i} ('{p.question[:40]}...') takes {length} positions, "
                             f"but the model has {size}: shorten it, or lower --c or --stages")
+    return ids
 
 
 def test_problems(run, typed):
     """The run's own test problems, or those that --dataset and the problem flags ask for."""
     settings = data.merged(vars(run.settings), typed)
     problems = data.problem_sets(settings, ("test",))["test"]
-    check_fit(run, problems, "test")
+    ids_of(run, problems, "test")
     return problems
 
 
@@ -524,8 +529,7 @@ def fit(typed, folder, device, resume):
     if not saved:
         run = new_run(settings, sets["train"])
     run.gpt.to(device)
-    for split, problems in sets.items():
-        check_fit(run, problems, split)
+    ids = {split: ids_of(run, problems, split) for split, problems in sets.items()}
     folder.mkdir(parents=True, exist_ok=True)
     size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
@@ -533,7 +537,7 @@ def fit(typed, folder, device, resume):
           flush=True)
     if stage_at(settings.epochs - 1, settings, run.last_stage) != run.last_stage:
         print(f"note: {settings.epochs} epochs end before the last stage: see --epochs, --epochs_per_stage")
-    train(run, sets, folder, saved)
+    train(run, sets, ids["train"], folder, saved)
 
 
 def main(argv=None):

@@ -35,7 +35,7 @@ import train
 from gpt import GPT, GPTConfig
 
 V, QUESTION, STEPS, STEP, ANSWER = 50304, 357, 4, 10, 9
-WORDS = SimpleNamespace(bot=50257, eot=50258, pause=50259, eos=50256, ids=lambda problem: problem.question)
+WORDS = SimpleNamespace(bot=50257, eot=50258, pause=50259, eos=50256)
 MODELS = {"small": dict(n_layer=2, n_head=2, n_embd=128), "gpt2": dict(n_layer=12, n_head=12, n_embd=768)}
 
 
@@ -159,7 +159,7 @@ class Bench:
         settings = train.settings_of(dict(dataset="prosqa", setting="paper", init="scratch", batch_size=size, micro_batch=size))
         settings.stages, settings.float32, rng = 6, not self.bf16, random.Random(0)
         run = train.Run(gpt, WORDS, settings, 6, 6)
-        some, spent = [data.Problem(tokens(rng, 57), [], "") for _ in range(problems)], [0.0]
+        some, spent = [tokens(rng, 57) for _ in range(problems)], [0.0]
 
         def batches():
             made = train.batches(run, some, random.Random(0))

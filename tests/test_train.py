@@ -76,7 +76,7 @@ def some():
 def rows(run, problems, seed=0):
     """(question, target, thoughts) of every example in an epoch's batches, as lists without padding."""
     return [(tuple(q[some:].tolist()), tuple(i for i in t.tolist() if i >= 0), micro.n)
-            for _, micros in train.batches(run, problems, random.Random(seed)) for micro in micros
+            for _, micros in train.batches(run, map(run.tokenizer.ids, problems), random.Random(seed)) for micro in micros
             for q, some, t in zip(micro.question, micro.padding, micro.target)]
 
 
@@ -87,7 +87,7 @@ def test_stage_k_replaces_the_first_k_steps_of_every_problem_once_in_another_ord
         assert sorted((tokenizer.decode(q), tokenizer.decode(t), k) for q, t, k in made) == sorted(
             (f"{p.question}\n<bot>", "".join(step + "\n" for step in p.steps[stage:]) + f"### {p.answer}<|endoftext|>", stage)
             for p in problems)
-    for predicted, micros in train.batches(a_run(tokenizer, 1), problems, random.Random(0)):
+    for predicted, micros in train.batches(a_run(tokenizer, 1), map(tokenizer.ids, problems), random.Random(0)):
         assert predicted == sum((micro.target >= 0).sum() for micro in micros)
     again = rows(a_run(tokenizer, 3), problems, seed=1)
     assert sorted(again) == sorted(made) and again != made
@@ -119,7 +119,7 @@ def test_mixing_trains_earlier_stages_at_the_given_rate(some):
 def test_buckets_hold_every_problem_once_and_batches_of_like_length(monkeypatch):
     rng, batches = random.Random(0), {}
     problems = [([9] * rng.randint(5, 60), [[1, 2]], [3, 4]) for _ in range(130)]          # as ids
-    run = a_run(Namespace(bot=11, eot=12, pause=13, ids=lambda ids: ids), 2, batch_size=8, micro_batch=8)
+    run = a_run(Namespace(bot=11, eot=12, pause=13), 2, batch_size=8, micro_batch=8)
     for bucket in (1, 4, 100):
         monkeypatch.setattr(train, "BUCKET", bucket)
         batches[bucket] = [(micros[0].question.size(1) - micros[0].padding).tolist()
@@ -157,7 +157,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
         gpt, run.stage = run.gpt.double(), 2
         optimizer, = train.make_optimizers(run)
         optimizer.zero_grad = lambda: None
-        shuffled = train.batches(run, problems, random.Random(0))
+        shuffled = train.batches(run, map(run.tokenizer.ids, problems), random.Random(0))
         train.train_epoch(run, [optimizer], shuffled, 1, 0, 1, lambda kind, **log: logs.append(log))
         grads.append(torch.cat([p.grad.flatten() for p in gpt.parameters()]))
         assert logs[-1]["norm"] > 1.1 and grads[-1].norm().item() == pytest.approx(1.0, rel=1e-5)       # clipped
@@ -419,10 +419,10 @@ def test_a_problem_longer_than_the_model_is_refused(opened):
     run, problems = opened
     longest = max(len(question) + sum(map(len, steps)) + len(answer) for question, steps, answer in map(run.tokenizer.ids, problems)) + 2 + 3
     run.gpt.config.block_size = longest
-    train.check_fit(run, problems, "test")
+    train.ids_of(run, problems, "test")
     run.gpt.config.block_size = longest - 1
     with pytest.raises(UserError, match=rf"test problem \d .* takes {longest} positions, but the model has {longest - 1}"):
-        train.check_fit(run, problems, "test")
+        train.ids_of(run, problems, "test")
 
 
 @pytest.mark.parametrize("command, says", [
