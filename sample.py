@@ -211,7 +211,7 @@ def parallel(run, problems):
         distance, left = data.distances(edges, entity), data.distances([(v, u) for u, v in edges], answer)
         for node in {v for _, v in edges}:
             d = distance.get(node)
-            for k, share in enumerate(near[:len(problem.steps), tokens[node]].sum(1).tolist(), start=1):
+            for k, share in enumerate(near[:len(problem.steps), tokens.get(node, [])].sum(1).tolist(), start=1):
                 on_path = d == k and d + left.get(node, math.inf) == distance[answer]
                 kind = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
                 shares.setdefault((k, kind), []).append(share)
