@@ -210,8 +210,8 @@ def parallel(run, problems):
         edges, (entity, answer, _) = data.told_edges(problem.question).values(), data.asked(problem)
         distance, left = data.distances(edges, entity), data.distances([(v, u) for u, v in edges], answer)
         for node in {v for _, v in edges}:
-            d = distance.get(node)
-            for k, share in enumerate(near[:len(problem.steps), tokens.get(node, [])].sum(1).tolist(), start=1):
+            d, named = distance.get(node), near[:len(problem.steps), tokens.get(node, [])].sum(1)
+            for k, share in enumerate(named.tolist(), start=1):
                 on_path = d == k and d + left.get(node, math.inf) == distance[answer]
                 kind = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
                 shares.setdefault((k, kind), []).append(share)
