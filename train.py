@@ -150,9 +150,9 @@ class Run:
 
 def batches(run, ids, rng):
     """An epoch: problems, as the tokenizer's `ids` gives them, in random order as batches of the run's stage,
-    or, with --mix, now and then of a random stage up to it. Each is (how many tokens to predict, [micro-batch,
-    ...]); the micro-batches go through the model one after the other, to bound the memory, and share one
-    optimizer step.
+    or, with --mix, now and then of a random stage up to it. Each is (how many tokens to predict,
+    [micro-batch, ...]); the micro-batches go through the model one after the other, to bound the memory, and
+    share one optimizer step.
 
     A batch has problems of like length, which saves padding: each BUCKET of random batches is sorted.
     """
