@@ -92,33 +92,33 @@ def node_values(run, problem, k):
 
 
 def tree(run, problem):
-    """The part of the graph that the entity reaches, as rows (depth, node, value, on the true path).
+    """The part of the graph that the entity reaches, as rows (depth, node, value, on a shortest path to the
+    answer), down to the answer's depth.
 
     A node at depth d has its value after d steps of thought, where the next step would begin with it; the
-    target has none, since no step begins with it. A node that several ways lead to stands at the end of each.
+    deepest have none. A node that several ways lead to stands at the end of each.
     """
-    edges = data.told_edges(problem.question).values()
-    path = [data.asked(problem)[0], *(v for _, v in data.told_edges(" ".join(problem.steps)).values())]
-    values = {k: node_values(run, problem, k) for k in range(1, len(problem.steps))}
+    edges, (entity, answer, _) = data.told_edges(problem.question).values(), data.asked(problem)
+    left = data.distances([(v, u) for u, v in edges], answer)          # steps from a node to the answer
+    values = {k: node_values(run, problem, k) for k in range(1, left[entity])}
     rows = []
 
-    def visit(way):
-        depth, node = len(way) - 1, way[-1]
-        value = values.get(depth, {}).get(node)
-        rows.append((depth, node, value, way == path[:depth + 1]))
-        for child in sorted(v for u, v in edges if u == node and depth < len(path) - 1):
-            visit(way + [child])
-    visit(path[:1])
+    def visit(node, depth):
+        on_path = depth + left.get(node, math.inf) == left[entity]
+        rows.append((depth, node, values.get(depth, {}).get(node), on_path))
+        for child in sorted(v for u, v in edges if u == node and depth < left[entity]):
+            visit(child, depth + 1)
+    visit(entity, 0)
     return rows
 
 
-def show_tree(run, problem):
+def show_tree(problem, rows):
     show_question(problem)
     print(f"answer    {problem.answer}\n")
     data.show_table(["node", "probability that the\nnext step is about it"], [
         ("    " * depth + node + " *" * on_path, "" if value is None else f"{value:4.0%} {bar(value, 20)}")
-        for depth, node, value, on_path in tree(run, problem)])
-    print("* the path to the answer")
+        for depth, node, value, on_path in rows])
+    print("* on a shortest path to the answer")
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -302,42 +302,73 @@ def curve(found):
 
 
 def draw(path, heads, rows):
-    """A picture of a table: its columns of shares as lines over the first column, or, where that is text, as
-    bars. Where the next column is text too, a line marks every change of it."""
+    """A picture: of a search tree (no heads), of a table's shares as bars, where its first column is text, or
+    else as lines over that column."""
     try:
         import matplotlib
     except ImportError:
         raise UserError("--plot needs matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    _, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     heads, columns = [head.replace("\n", " ") for head in heads], list(zip(*rows))
-    bars, (_, axes) = isinstance(columns[0][0], str), plt.subplots(figsize=(7, 3.5), layout="constrained")
-    colors = {}
-    for head, column in zip(heads[1:], columns[1:]):
-        points = [(x, y) for x, y in zip(columns[0], column) if isinstance(y, float)]
-        if points and bars:
-            axes.barh(*zip(*points), color="tab:green")
-            axes.invert_yaxis()
-            axes.axvline(0.5, color="black", linestyle=":")         # a problem has two possible answers
-            axes.set(xlabel=f"{head} (dotted: a coin flip)", xlim=(0, 1))
-        elif points:
-            name = re.sub(r"-seed\d+$", "", head)               # seeds of one method share a color
-            label = None if name in colors else name
-            color = colors.setdefault(name, f"C{len(colors)}")
-            axes.plot(*zip(*points), color=color, label=label, linewidth=1)
-            axes.set(xlabel=heads[0], ylim=(0, 1.02))
-    if not bars:
-        axes.legend(frameon=False, fontsize=8)
-        for x, mark, before in zip(columns[0], columns[1], (None, *columns[1])):
-            if isinstance(columns[1][0], str) and mark != before:
-                axes.set(xlabel=f"{heads[0]} (above: {heads[1]})")
-                axes.axvline(x - 0.5, color="0.85", zorder=0)
-                axes.text(x - 0.4, 1.03, mark, fontsize=7)
+    if not heads:
+        draw_tree(axes, rows)
+    elif isinstance(columns[0][0], str):
+        draw_bars(axes, heads, columns)
+    else:
+        draw_lines(axes, heads, columns)
     try:
         plt.savefig(path, dpi=200)
     except ValueError as e:
         raise UserError(f"--plot {path}: {e}") from None
     print(f"drawn in {path}")
+
+
+def draw_tree(axes, rows):
+    """One more step to the right with every column; the area of a circle is the value of its node."""
+    last = {}                                                   # {depth: the height of the last node there}
+    for y, (depth, node, value, on_path) in enumerate(rows):
+        color, last[depth] = "tab:orange" if on_path else "tab:blue", y
+        if depth:
+            axes.plot([depth - 1, depth], [last[depth - 1], y], color=color, linewidth=1, zorder=0)
+        area = 15 + 600 * (value or 0)                          # in square points
+        axes.scatter(depth, y, area, color=color)
+        axes.annotate(node if value is None else f"{node} {value:.0%}", (depth, y), (area ** 0.5 / 2, 1),
+                      textcoords="offset points", va="bottom", fontsize=8)
+    axes.set_xlim(right=max(last) + 0.5)
+    axes.invert_yaxis()
+    axes.set_axis_off()
+    axes.set_title("how likely the next step is about a node; orange: on a shortest path to the answer", size=9)
+
+
+def draw_bars(axes, heads, columns):
+    for head, column in zip(heads, columns):
+        if isinstance(column[0], float):
+            axes.barh(columns[0], column, color="tab:green")
+            axes.set(xlabel=f"{head} (dotted: a coin flip)", xlim=(0, 1))
+    axes.invert_yaxis()
+    axes.axvline(0.5, color="black", linestyle=":")             # a problem has two possible answers
+
+
+def draw_lines(axes, heads, columns):
+    """Where the second column is text, the stages of --curve, each change of it is marked above."""
+    colors = {}
+    for head, column in zip(heads[1:], columns[1:]):
+        if points := [(x, y) for x, y in zip(columns[0], column) if isinstance(y, float)]:
+            name = re.sub(r"-seed\d+$", "", head)               # seeds of one method share a color
+            label = None if name in colors else name
+            color = colors.setdefault(name, f"C{len(colors)}")
+            axes.plot(*zip(*points), color=color, label=label, linewidth=1)
+    axes.set(xlabel=heads[0], ylim=(0, 1.02))
+    axes.legend(frameon=False, fontsize=8)
+    if isinstance(columns[1][0], str):
+        axes.set(xlabel=f"{heads[0]} (above: {heads[1]}; dotted: a coin flip)")
+        axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
+        for x, mark, before in zip(columns[0], columns[1], (None, *columns[1])):
+            if mark != before:
+                axes.axvline(x - 0.5, color="0.85", zorder=0)
+                axes.text(x - 0.4, 1.03, mark, fontsize=7)
 
 
 # ------------------------------------------------------------------------------------------------------------
@@ -377,7 +408,7 @@ def parse(argv):
     looks.add_argument("--question", help="ask this instead of test problems")
     for look, what in LOOKS.items():
         looks.add_argument(f"--{look}", action="store_const", dest="look", const=look, help=what)
-    add("--plot", metavar="FILE.png", help="draw --sweep_thoughts, --parallel, --corrupt or --curve")
+    add("--plot", metavar="FILE.png", help="draw --tree, --sweep_thoughts, --parallel, --corrupt or --curve")
     add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     add("--n", type=data.number(int, 1), help="test problems to ask (default: 3; all for the tables)")
     add("--dataset", default=argparse.SUPPRESS,
@@ -385,8 +416,8 @@ def parse(argv):
     data.add_flags(parser, data.PROBLEM_SETTINGS)
     add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
-    if args.plot and args.look in (None, "tree", "table", "compare"):
-        raise UserError("--plot draws --sweep_thoughts, --parallel, --corrupt or --curve: add one")
+    if args.plot and args.look in (None, "table", "compare"):
+        raise UserError("--plot draws --tree, --sweep_thoughts, --parallel, --corrupt or --curve: add one")
     if args.thoughts is not None and args.look:
         raise UserError(f"--thoughts is for asking problems: leave it out with --{args.look}")
     if len(args.paths) > 1 and args.look not in ("curve", "table", "compare"):
@@ -410,17 +441,20 @@ def main(argv=None):
         else:
             problems = train.test_problems(run, typed)
         refuse(args.look, args.thoughts, run, problems)
-        if args.look == "tree":
-            return show_tree(run, problems[:args.n or 1][-1])
         if not args.look:
             n = run.fillers() if args.thoughts is None else args.thoughts
             return show_answers(run, problems[:args.n or 3], n)
         some = problems[:args.n]
-        if args.look == "compare":
+        if args.look == "tree":
+            problem = problems[:args.n or 1][-1]
+            heads, rows = [], tree(run, problem)
+            show_tree(problem, rows)
+        elif args.look == "compare":
             heads, rows = compare(runs, [Path(path).name for path in args.paths], some)
         else:
             heads, rows = dict(sweep_thoughts=sweep, parallel=parallel, corrupt=corrupt)[args.look](run, some)
-    data.show_table(heads, rows)
+    if heads:
+        data.show_table(heads, rows)
     if args.plot:
         draw(args.plot, heads, rows)
 

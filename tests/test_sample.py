@@ -88,7 +88,7 @@ def test_the_tree_is_what_the_entity_reaches_with_the_true_path(monkeypatch, cap
     assert sample.tree(None, PROBLEM) == [
         (0, "Tom", None, True), (1, "ant", 0.25, True), (2, "bee", 0.5, False), (3, "cat", None, False),
         (2, "cat", 0.5, True), (3, "dog", None, True), (1, "fox", 0.25, False)]
-    sample.show_tree(None, PROBLEM)
+    sample.show_tree(PROBLEM, sample.tree(None, PROBLEM))
     printed = capsys.readouterr().out.splitlines()
     assert any(line.split() == ["ant", "*", "25%", "█████"] for line in printed) and max(map(len, printed[3:])) <= 100
 
@@ -216,7 +216,7 @@ def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, caps
 
 # ---- the command line
 
-@pytest.mark.parametrize("flag", ["--sweep_thoughts", "--parallel", "--corrupt", "--curve"])
+@pytest.mark.parametrize("flag", ["--tree", "--sweep_thoughts", "--parallel", "--corrupt", "--curve"])
 def test_draws_a_picture_of_every_table(runs, flag, tmp_path):
     pytest.importorskip("matplotlib")
     sample.main([str(runs / "coconut"), flag, "--plot", str(tmp_path / "a.png")])
@@ -224,16 +224,20 @@ def test_draws_a_picture_of_every_table(runs, flag, tmp_path):
 
 
 def test_a_picture_has_the_tables_numbers(tmp_path, monkeypatch):
-    """Lines over the first column, a mark at every new stage; bars where the first column is text."""
+    """Lines over the first column, a mark at every new stage; bars where the first column is text; a tree without heads."""
     plt = pytest.importorskip("matplotlib.pyplot")
     kept = []
     monkeypatch.setattr(plt, "savefig", lambda *_, **__: kept.append(plt.gca()))
     sample.draw("a.png", ["epoch", "stage", "one", "two"], [(1, "0", 0.25, ""), (2, "0", 0.5, 0.1), (3, "1", 1.0, 0.2)])
     lines = [(line.get_label(), line.get_xydata().tolist()) for line in kept[0].lines]
     assert lines[:2] == [("one", [[1, 0.25], [2, 0.5], [3, 1.0]]), ("two", [[2, 0.1], [3, 0.2]])]
-    assert [xy[0][0] for _, xy in lines[2:]] == [0.5, 2.5] and [text.get_text() for text in kept[0].texts] == ["0", "1"]
+    assert [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in kept[0].texts] == ["0", "1"]
     sample.draw("a.png", ["thoughts", "answers", "right"], [("none", "1/4 =", 0.25), ("noise", "3/4 =", 0.75)])
     assert [bar.get_width() for bar in kept[1].patches] == [0.25, 0.75]
+    sample.draw("a.png", [], [(0, "Tom", None, True), (1, "ant", 0.25, False), (2, "bee", None, False), (1, "cat", 0.75, True)])
+    assert [text.get_text() for text in kept[2].texts] == ["Tom", "ant 25%", "bee", "cat 75%"]
+    assert [line.get_xydata().tolist() for line in kept[2].lines] == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], [[0, 0], [1, 3]]]
+    assert [one.get_sizes()[0] for one in kept[2].collections] == [15, 165, 15, 465]
 
 
 def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_install(finished, monkeypatch, capsys):
