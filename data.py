@@ -60,7 +60,7 @@ def prontoqa_problem(rng, hops=5, distractors=1.0):
     and the conclusion. The distractors: E is also a C (with a parent R, going nowhere), and S, which nothing
     is, has A_1's adjective with the opposite polarity.
 
-    distractors: how many of the rules that the proof does not need are told, as a share. S's always is:
+    distractors: the probability that a rule which the proof does not need is told. S's rule always is:
     without it, the one rule about the adjective would give the answer away.
     """
     names = rng.sample(CONCEPTS, 2 * hops + 4)
@@ -150,10 +150,10 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
-    neg_target is such a leaf of the other root. nodes: how many before those without any edge are dropped (of
-    the paper's 28 about 23 remain). parents: of a node, on average. even_steps: long paths are rare among the
-    graphs; this draws the number of steps first, all with the same probability. distractors: how many of the
-    edges beside the paths to the target and to neg_target are told, as a share.
+    neg_target is such a leaf of the other root. nodes: of the random graph; those without any edge are then
+    dropped (of the paper's 28 about 23 remain). parents: of a node, on average. even_steps: long paths are
+    rare among the graphs; this draws the number of steps first, all with the same probability. distractors:
+    the probability that an edge beside the paths to the target and to neg_target is told.
 
     neg_target is never deeper than the target, so a model that prefers the deeper one need not know who is
     asked about (results/dispute.md). Two ways to close this short cut: same_depth has both equally deep;
@@ -264,16 +264,11 @@ def read(path):
         return [Problem(match[1].strip(), match[2].split(), match[3].strip()) for match in found]
     if not isinstance(items, list) or not items:
         raise UserError(f"{path}: expected a list of problems, each with question, steps and answer")
-    return [_problem(item, f"{path}, item {i}") for i, item in enumerate(items)]
-
-
-def _problem(item, where):
-    for name, kind in (("question", str), ("steps", list), ("answer", str)):
-        if not isinstance(item, dict) or not isinstance(item.get(name), kind):
-            raise UserError(f"{where}: field '{name}' is missing or not a {kind.__name__}")
-    if not all(isinstance(step, str) for step in item["steps"]):
-        raise UserError(f"{where}: field 'steps' is not a list of strings")
-    return Problem(item["question"], item["steps"], item["answer"])
+    for i, item in enumerate(items):
+        for name, kind in (("question", str), ("steps", list), ("answer", str)):
+            if not isinstance(item, dict) or not isinstance(item.get(name), kind):
+                raise UserError(f"{path}, item {i}: field '{name}' is missing or not a {kind.__name__}")
+    return [Problem(item["question"], item["steps"], item["answer"]) for item in items]
 
 
 def write(problems, path):
@@ -457,7 +452,8 @@ def classify_path(problem, text, partial=False):
     A written path counts, whatever answer follows it; without one the answer does. A Correct Path is a
     shortest one from the entity to the target, a Longer Path reaches the target too, one with a Wrong Target
     ends elsewhere. A Hallucination has a step that the question does not tell, or a gap. partial: thoughts
-    stand for the first steps, so the path may begin wherever the entity leads, and is judged completed.
+    stand for the first steps, so the path may begin wherever the entity leads, and is judged as if a shortest
+    path led to its start.
     """
     lines = [line.strip() for line in text.split("###")[0].splitlines() if line.strip()]
     if not lines:
@@ -574,7 +570,7 @@ PROBLEM_SETTINGS = {
     "same_depth": (False, False, None, "ProsQA: both candidates equally deep, which closes a short cut"),
     "either_root": (False, False, None, "ProsQA: ask about either root, which closes it too"),
     "data_seed":  (0, 0, ANY, "seed of the generated problems")}
-# Where a dataset's defaults are others: in both settings, or in the paper's.
+# Defaults that differ from these, by setting and dataset.
 OTHERWISE = {("quick", "prontoqa"): dict(valid_size=200, test_size=800),
              ("paper", "prontoqa"): dict(train_size=9000, valid_size=200, test_size=800),
              ("paper", "gsm8k"): dict(c=2, stages=3, epochs_first=6, epochs_per_stage=3)}

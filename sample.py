@@ -153,8 +153,8 @@ def corrupt(run, problems):
     once, without a written step before them, and how many of these are right.
 
     Noise has the mean and standard deviation of the numbers in all thoughts of the test set. Whatever is put
-    in is fed back as the input, so that thoughts after it see it; another order and another problem's are of
-    the run's own, untouched thoughts. Another problem is one with as many steps, where there is one. A twin
+    in is fed back as the input, so that thoughts after it see it. Thoughts in another order and another
+    problem's come from an untouched pass. Another problem is one with as many steps, where there is one. A twin
     (ProsQA; see there) differs only in who is asked about, so an answer that follows the twin's thoughts is
     wrong; the last row says how many of the twins are answered right. Only twins count whose number of steps
     occurs in the test set.
@@ -244,7 +244,8 @@ def logs(paths):
     """{name: the records of its log}; a path is a run's folder, or a log itself."""
     found = {}
     for path in map(Path, paths):
-        path, name = (path / "log.jsonl", path.name) if path.is_dir() else (path, path.stem)
+        path = path / "log.jsonl" if path.is_dir() else path
+        name = path.parent.name if path.stem == "log" else path.stem
         try:
             found[name] = [json.loads(line) for line in path.read_text().splitlines()]
         except (OSError, ValueError):

@@ -97,8 +97,8 @@ SETTINGS = {
     "epochs":           (45, 50, COUNT, "epochs in all, over all stages"),
     "epochs_first":     (1, 5, ANY, "epochs in stage 0, where a method has stages; GSM8K: 6"),
     "epochs_per_stage": (1, 5, COUNT, "epochs in each later stage; GSM8K: 3"),
-    "grow_epochs":      (15, 0, ANY, "new training problems every epoch, with distractors that come in over "
-                                     "so many, after the last stage's first; 0: always the same problems"),
+    "grow_epochs":      (15, 0, ANY, "new training problems every epoch; once the last stage has begun, "
+                                     "distractors come in over so many; 0: always the same problems"),
     "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
     **data.PROBLEM_SETTINGS,
@@ -134,12 +134,12 @@ class Run:
     last_stage: int
 
     def fillers(self):
-        """How many fillers a test problem gets: as many as a problem of K steps."""
+        """How many fillers a test problem gets: at the run's stage, all the same number."""
         return schedule(self.settings, self.stage, [])[1]
 
     def autocast(self):
         """A context in which a GPU multiplies matrices in bfloat16, unless --float32 or a GPU that only
-        emulates it, slowly. Weights stay float32; other devices use float32 for everything."""
+        emulates it, slowly. Weights stay float32, and on other devices all but Muon is float32."""
         device = self.gpt.wte.weight.device.type
         able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.autocast(device, torch.bfloat16, enabled=able and not self.settings.float32)
@@ -216,9 +216,8 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
     """One pass over the training problems: `updates` shuffled batches, after `done` of the run's `total`."""
     gpt, settings = run.gpt.train(), run.settings
     every, clock, device = max(1, updates // LINES_PER_EPOCH), time.time(), gpt.wte.weight.device
-    upcoming, losses = next(shuffled), []
-    for update in range(1, updates + 1):
-        predicted, micros = upcoming
+    losses = []
+    for update, (predicted, micros) in enumerate(shuffled, start=1):
         factor = lr_factor(done, total, settings.warmup, settings.decay)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
             group["lr"] = group["peak_lr"] * factor
@@ -230,7 +229,6 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
             part.backward()
             loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
-        upcoming = next(shuffled, None)     # made while a GPU still works on this batch
         if not norm.isfinite():             # waits for the GPU: a bad step must not get into the weights
             raise UserError(f"stage {run.stage}, epoch {1 + done // updates}: loss {loss.item()}, "
                             f"gradient norm {norm.item()} at step {update} of {updates}, "
@@ -249,11 +247,12 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
 
 
 def fresh(run, epoch, tested):
-    """An epoch's own training problems (--grow_epochs), none of which is `tested`. (The fixed training set
-    only gives the words, the longest chain and the number of problems then.) Through the first
-    `epochs_per_stage` epochs of the last stage a question has no distractors: there the model learns to find
-    and to chain facts. Then each problem gets its own random share of them, until half of the problems are
-    whole. All methods keep this timetable, also those without stages.
+    """An epoch's own training problems (--grow_epochs), none of which is `tested`. The fixed set is not
+    trained on then; it gives the words, the longest chain and the number of problems.
+
+    Through the first `epochs_per_stage` epochs of stage K a question has no distractors: there the model
+    learns to find and to chain facts. Then each problem gets its own random share of them, until half of the
+    problems are whole. All methods keep this timetable, also those without stages.
     """
     settings = run.settings
     easy = settings.epochs_first + settings.epochs_per_stage * settings.stages
@@ -458,7 +457,7 @@ def test(folder, device, typed):
 
 
 def unusual(settings):
-    """The settings that are not their column's, as flags: what a table of results must keep apart."""
+    """The settings that differ from their defaults, as flags: what a table of results must keep apart."""
     usual = data.defaults(SETTINGS, settings.setting, settings.dataset)
     apart = {"dataset", "method", "seed", "data_seed", "stages", "micro_batch",
              *(data.PROBLEM_SETTINGS.keys() - data.problem_flags(settings.dataset))}

@@ -194,7 +194,7 @@ def test_prosqas_answers_are_also_counted_by_the_depth_of_the_wrong_candidate(op
 def test_curves_are_the_logs_validation_records(runs, capsys):
     sample.main([str(runs / "coconut"), str(runs / "no_thought" / "log.jsonl"), "--curve"])
     one, two = ([r for r in records(runs / name) if r["kind"] == "valid"] for name in ("coconut", "no_thought"))
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["epoch", "stage", "coconut", "log"]] + [
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["epoch", "stage", "coconut", "no_thought"]] + [
         [str(r["epoch"]), str(r["stage"]), *(f"{x['correct'] / x['total']:.1%}" for x in (r, other))] for r, other in zip(one, two)]
 
 
