@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
@@ -95,6 +96,17 @@ def test_the_table_of_results_is_what_the_logs_give(capsys):
     pairs = [pair for page in ("dispute", "depth") for pair in re.findall(
         r"^\|[^|]+\| ([\d.± ]+) \| ([\d.± ]+) \|$", (ROOT / f"results/{page}.md").read_text(), re.M)]
     assert len(pairs) == 14 + 8 and all(any(" ".join(pair) in " ".join(row) for row in given) for pair in pairs)
+
+
+def test_results_beyond_the_training_problems_are_in_the_logs():
+    page = (ROOT / "results/README.md").read_text().split("## Beyond the training problems")[1].split("\n## ")[0]
+    kinds = ["", *re.findall(r"\| `(--[^`]+)`(?= \|)", page)]
+    for name, method in ("Coconut", "coconut"), ("CoT", "cot"), ("pause as thought", "pause_as_thought"):
+        tests = [json.loads(line) for seed in ("", "-seed1", "-seed2")
+                 for line in (ROOT / f"results/logs/prosqa-{method}-either_root{seed}.jsonl").read_text().splitlines() if '"test"' in line]
+        shares = [[100 * test["correct"] / 500 for test in tests if test["dataset"] == f"prosqa {kind}".strip()] for kind in kinds]
+        assert f"| {name} | " + " | ".join(f"{mean(some):.1f} ± {stdev(some):.1f}" for some in shares) + " |\n" in page
+    assert len(kinds) == 4 and {len(some) for some in shares} == {3}
 
 
 def test_results_beside_a_log_are_its_test():
