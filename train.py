@@ -39,7 +39,7 @@ METHODS = {
 }
 
 
-ICOT_PER_EPOCH, ICOT_ALL = 8, 39    # iCoT removes 8 tokens more with every epoch, beyond 39 all that are left
+ICOT_ALL = 39       # iCoT removes more tokens with every epoch, and beyond so many all that are left
 
 
 def schedule(settings, stage, steps):
@@ -59,7 +59,8 @@ def schedule(settings, stage, steps):
     elif written == "removed":
         removed = total
     elif written == "by token":     # stage s is epoch s, up to the first in which the whole chain is gone
-        removed = stage * ICOT_PER_EPOCH if stage * ICOT_PER_EPOCH <= ICOT_ALL else total
+        removed = stage * settings.icot_per_epoch
+        removed = removed if removed <= ICOT_ALL else total
     else:                           # staged: the first steps are gone, with c fillers for each
         replaced = min(stage, K)
         removed = total if stage > K else sum(steps[:replaced])
@@ -81,7 +82,7 @@ def last_stage_of(settings, longest):
     written = METHODS[settings.method][1]
     if written == "staged":
         return settings.stages + (longest > settings.stages)
-    return ICOT_ALL // ICOT_PER_EPOCH + 1 if written == "by token" else 0
+    return ICOT_ALL // settings.icot_per_epoch + 1 if written == "by token" else 0
 
 
 # Each row: default with --setting quick, default with --setting paper, limits or choices, help. GSM8K has
@@ -99,7 +100,9 @@ SETTINGS = {
     "epochs_per_stage": (1, 5, COUNT, "epochs in each later stage; GSM8K: 3"),
     "grow_epochs":      (15, 0, ANY, "new training problems every epoch; once the last stage has begun, "
                                      "distractors come in over so many; 0: always the same problems"),
-    "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one"),
+    "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one, where "
+                                          "fillers tell the model which"),
+    "icot_per_epoch":   (2, 8, COUNT, "iCoT: tokens of the chain removed with every epoch"),
     "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
     **data.PROBLEM_SETTINGS,
     # the model
@@ -150,7 +153,8 @@ class Run:
 
 def batches(run, ids, rng):
     """An epoch: problems, as the tokenizer's `ids` gives them, in random order as batches of the run's stage,
-    or, with --mix, now and then of a random stage up to it. Each is (how many tokens to predict,
+    or, with --mix, now and then of a random stage up to it (without fillers, the same question would then
+    have contradicting targets). Each is (how many tokens to predict,
     [micro-batch, ...]); the micro-batches go through the model one after the other, to bound the memory, and
     share one optimizer step.
 
@@ -166,7 +170,7 @@ def batches(run, ids, rng):
     rng.shuffle(chunks)
     for chunk in chunks:
         # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
-        stage = rng.randint(0, run.stage) if rng.random() < settings.mix else run.stage
+        stage = rng.randint(0, run.stage) if filler and rng.random() < settings.mix else run.stage
         rows = []
         for ids in chunk:
             removed, n = schedule(settings, stage, list(map(len, ids[1])))

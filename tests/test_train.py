@@ -93,14 +93,14 @@ def test_stage_k_replaces_the_first_k_steps_of_every_problem_once_in_another_ord
     assert sorted(again) == sorted(made) and again != made
 
 
-def test_icot_removes_tokens_from_the_left_and_at_last_all(some, monkeypatch):
+def test_icot_removes_tokens_from_the_left_and_at_last_all(some):
     """8 more every epoch, all beyond 39 (Deng et al. 2024); in training at times one or two more."""
     problems, tokenizer = some
-    args = settings(method="icot")
+    args = settings(method="icot", icot_per_epoch=8)
     assert [train.schedule(args, s, [30, 30]) for s in range(7)] == [(8 * s, 0) for s in range(5)] + [(60, 0)] * 2
     assert [train.stage_at(e, args, train.last_stage_of(args, 3)) for e in range(8)] == [min(e, 5) for e in range(8)]
-    monkeypatch.setattr(train, "ICOT_PER_EPOCH", 3)
-    whole, run, extra = {tuple(ids[0][:-1]): ids for ids in map(tokenizer.ids, problems)}, a_run(tokenizer, 1, method="icot"), []
+    run, extra = a_run(tokenizer, 1, method="icot", icot_per_epoch=3, mix=0.5), []          # mixing does not count
+    whole = {tuple(ids[0][:-1]): ids for ids in map(tokenizer.ids, problems)}
     for seed in range(100):
         for question, target, n in rows(run, problems, seed):
             steps, answer = whole[question][1:]
@@ -472,7 +472,8 @@ FLAGS = {flag: f"--{flag} {2 * usual or 1}" if not isinstance(usual, bool) else 
          for flag, (usual, *_) in train.SETTINGS.items() if not isinstance(usual, str) and flag != "float32"} | {
     "dataset": "--dataset prontoqa", "method": "--method no_thought", "setting": "--setting paper --init scratch",
     "stages": "--stages 2", "epochs": "--epochs 3", "epochs_first": "--epochs_first 1",
-    "mix": ("--mix 0", "--mix 1"), "decay": "--decay 0", "dropout": "--dropout 0.2", "batch_size": "--batch_size 8",
+    "mix": ("--mix 0", "--mix 1"), "icot_per_epoch": ("--method icot", "--method icot --icot_per_epoch 4"),
+    "decay": "--decay 0", "dropout": "--dropout 0.2", "batch_size": "--batch_size 8",
     "hops": ("--dataset prontoqa --hops 2", "--dataset prontoqa --hops 1"), "micro_batch": "--micro_batch 4", "nodes": "--nodes 10",
     "min_steps": "--min_steps 1", "max_steps": "--max_steps 4", "even_steps": ("--min_steps 2", "--min_steps 2 --even_steps"),
     "n_head": "--n_head 4", "n_embd": "--n_embd 32"} | {f"{split}_size": f"--{split}_size 9" for split in data.SPLITS}
