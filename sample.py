@@ -253,21 +253,9 @@ def logs(paths):
     return found
 
 
-# The paper's Table 1: accuracy in %, tokens generated.
-TABLE_1 = {method: dict(zip(("gsm8k", "prontoqa", "prosqa"), row)) for method, row in {
-    "cot": ("42.9 ± 0.2, 25.0", "98.8 ± 0.8, 92.5", "77.5 ± 1.9, 49.4"),
-    "no_cot": ("16.5 ± 0.5, 2.2", "93.8 ± 0.7, 3.0", "76.7 ± 1.0, 8.2"),
-    "icot": ("30.0, 2.2", "99.8 ± 0.3, 3.0", "98.2 ± 0.3, 8.2"),
-    "pause": ("16.4 ± 1.8, 2.2", "77.7 ± 21.0, 3.0", "75.9 ± 0.7, 8.2"),
-    "coconut": ("34.1 ± 1.5, 8.2", "99.8 ± 0.2, 9.0", "97.0 ± 0.3, 14.2"),
-    "no_curriculum": ("14.4 ± 0.8, 8.2", "52.4 ± 0.4, 9.0", "76.1 ± 0.2, 14.2"),
-    "no_thought": ("21.6 ± 0.5, 2.3", "99.9 ± 0.1, 3.0", "95.5 ± 1.1, 8.2"),
-    "pause_as_thought": ("24.1 ± 0.7, 2.2", "100.0 ± 0.1, 3.0", "96.6 ± 0.8, 8.2")}.items()}
-
-
 def results(found):
     """A row for each dataset, method and what is unusual: accuracy in %, with its standard deviation over the
-    runs, on the runs' own test problems and on those of --same_depth; tokens, minutes a run, the paper's."""
+    runs, on the runs' own test problems and on those of --same_depth; tokens, minutes a run."""
     groups = {}
     for records in found.values():
         tests = {record["dataset"]: record for record in records if record["kind"] == "test"}
@@ -280,17 +268,14 @@ def results(found):
 
     def mean(values):
         values = [value for value in values if value is not None]
-        spread = f" ± {statistics.stdev(values):4.1f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):5.1f}{spread}" if values else "-"
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.1f}{spread}" if values else "-"
     rows = []
     for (dataset, method, unusual), group in sorted(groups.items()):
         accuracy, same, tokens, minutes = zip(*group)
-        method = list(train.METHODS)[method]
-        rows.append((Path(dataset).name, method, len(group), mean(accuracy), mean(same),
-                     f"{statistics.mean(tokens):6.1f}", round(statistics.mean(minutes)),
-                     TABLE_1.get(method, {}).get(dataset, "-"), unusual))
-    heads = "dataset method runs accuracy same_depth tokens minutes".split()
-    return heads + ["the paper's accuracy, tokens", "with"], rows
+        rows.append((Path(dataset).name, list(train.METHODS)[method], len(group), mean(accuracy), mean(same),
+                     f"{statistics.mean(tokens):.1f}", round(statistics.mean(minutes)), unusual))
+    return "dataset method runs accuracy same_depth tokens minutes with".split(), rows
 
 
 def curve(found):
@@ -381,7 +366,7 @@ LOOKS = {"tree": "ProsQA: the search tree of a test problem (--n 2: of the secon
          "corrupt": "accuracy with noise or other thoughts put in",
          "curve": "accuracy per epoch, of any number of runs",
          "compare": "runs on the problems of the first, by number of steps and by depth",
-         "table": "results by method, beside the paper's"}
+         "table": "results by method"}
 
 
 def refuse(look, thoughts, run, problems):

@@ -209,9 +209,7 @@ def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, caps
     sample.main([*(str(tmp_path / f"{name}.jsonl") for name in "abcde"), "--table"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[1:]] == [line.split() for line in (
-        "prosqa coconut 2 93.0 ± 4.2 53.0 ± 4.2 14.0 4 97.0 ± 0.3, 14.2", "prosqa coconut 1 20.0 -20.0 14.0 4 97.0 ± 0.3, 14.2 --c 2",
-        "prosqa cot 1 50.0 - 14.0 4 77.5 ± 1.9, 49.4")]
-    assert set(sample.TABLE_1) == set(train.METHODS)
+        "prosqa coconut 2 93.0 ± 4.2 53.0 ± 4.2 14.0 4", "prosqa coconut 1 20.0 -20.0 14.0 4 --c 2", "prosqa cot 1 50.0 - 14.0 4")]
 
 
 # ---- the command line
