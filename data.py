@@ -582,15 +582,16 @@ def defaults(table, setting, dataset):
     return column | {flag: v for flag, v in OTHERWISE.get((setting, dataset), {}).items() if flag in table}
 
 
-def add_flags(parser, table):
-    """A flag for each row of a table of settings. Those not typed are absent from what parse_args returns."""
+def add_flags(parser, table, usual="default: {quick}; in the paper setting {paper}"):
+    """A flag for each row of a table of settings; `usual` says what holds for one that is not typed. Such a
+    flag is absent from what parse_args returns."""
     for flag, (quick, paper, limits, about) in table.items():
         if isinstance(quick, bool):
             kind = dict(action=argparse.BooleanOptionalAction)
         else:
             kind = dict(choices=limits) if isinstance(quick, str) else dict(type=number(type(quick), *limits))
-        usual = f"default: {quick}" + f"; in the paper setting {paper}" * (paper != quick)
-        parser.add_argument(f"--{flag}", default=argparse.SUPPRESS, help=f"{about} ({usual})", **kind)
+        parser.add_argument(f"--{flag}", default=argparse.SUPPRESS, **kind,
+                            help=f"{about} ({usual.format(quick=quick, paper=paper)})")
 
 
 def number(kind, low, high=math.inf):
@@ -651,7 +652,7 @@ def main(argv=None):
     parser.add_argument("dataset", nargs="?", default="prosqa",
                         help="prosqa or prontoqa; or a file of ProsQA problems: is each of them sound?")
     parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
-    add_flags(parser, PROBLEM_SETTINGS)
+    add_flags(parser, PROBLEM_SETTINGS, "default: {paper}")
     args = parser.parse_args(argv)
     if Path(args.dataset).is_file():
         return check(read(args.dataset))

@@ -325,7 +325,8 @@ def draw_tree(axes, rows):
     axes.set_xlim(right=max(last) + 0.5)
     axes.invert_yaxis()
     axes.set_axis_off()
-    axes.set_title("how likely the next step is about a node; orange: on a shortest path to the answer", size=9)
+    axes.set_title("how likely the next step is about a node, after as many thoughts as it is steps away "
+                   "(orange: a shortest path)", size=8)
 
 
 def draw_bars(axes, heads, columns):
@@ -399,7 +400,7 @@ def parse(argv):
     add("--n", type=data.number(int, 1), help="test problems to ask (default: 3; all for the tables)")
     add("--dataset", default=argparse.SUPPRESS,
         help="other test problems: a .json file, a folder, or by the flags below")
-    data.add_flags(parser, data.PROBLEM_SETTINGS)
+    data.add_flags(parser, data.PROBLEM_SETTINGS, "default: the run's")
     add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
     if args.plot and args.look in (None, "table", "compare"):
