@@ -268,6 +268,8 @@ def read(path):
         for name, kind in (("question", str), ("steps", list), ("answer", str)):
             if not isinstance(item, dict) or not isinstance(item.get(name), kind):
                 raise UserError(f"{path}, item {i}: field '{name}' is missing or not a {kind.__name__}")
+        if not all(isinstance(step, str) for step in item["steps"]):
+            raise UserError(f"{path}, item {i}: field 'steps' is not a list of strings")
     return [Problem(item["question"], item["steps"], item["answer"]) for item in items]
 
 

@@ -16,6 +16,7 @@ Shapes: B batch, T new positions, S with those before them, C = n_embd, nh heads
 """
 
 import math
+import os
 import pickle
 import socket
 import sys
@@ -196,6 +197,8 @@ def from_pretrained(name, n_head=None):
     (weights_only). What does not fit is listed by load_state_dict.
     """
     path = download(*GPT2) if name == "gpt2" else Path(name)
+    if not path.is_file():
+        raise UserError(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
     try:
         weights = {}
         for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items():
@@ -226,6 +229,8 @@ def run_or_explain(main):
     """Run a command. A user error is printed in one line, without a traceback; the exit code is then 2."""
     try:
         main()
+    except BrokenPipeError:                 # what reads our output, such as head, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         sys.exit(2)

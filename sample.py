@@ -154,10 +154,10 @@ def corrupt(run, problems):
 
     Noise has the mean and standard deviation of the numbers in all thoughts of the test set. Whatever is put
     in is fed back as the input, so that thoughts after it see it. Thoughts in another order and another
-    problem's come from an untouched pass. Another problem is one with as many steps, where there is one. A twin
-    (ProsQA; see there) differs only in who is asked about, so an answer that follows the twin's thoughts is
-    wrong; the last row says how many of the twins are answered right. Only twins count whose number of steps
-    occurs in the test set.
+    problem's come from an untouched pass. Another problem is one with as many steps, where there is one. A
+    twin (ProsQA; see there) differs only in who is asked about, so an answer that follows the twin's thoughts
+    is wrong; the last row says how many of the twins are answered right. Only twins count whose number of
+    steps occurs in the test set.
     """
     torch.manual_seed(0)
     n, total = run.fillers(), len(problems)

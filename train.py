@@ -85,9 +85,9 @@ def last_stage_of(settings, longest):
     return ICOT_ALL // settings.icot_per_epoch + 1 if written == "by token" else 0
 
 
-# Each row: default with --setting quick, default with --setting paper, limits or choices, help. ProntoQA
-# and GSM8K have others in data.OTHERWISE. The paper's are from Experiments, Setup. The quick ones make a run of minutes on
-# one or two cores: results/README.md says why they are what they are.
+# Each row: default with --setting quick, default with --setting paper, limits or choices, help. ProntoQA and
+# GSM8K have others in data.OTHERWISE. The paper's are from Experiments, Setup. The quick ones make a run of
+# minutes on one or two cores: results/README.md says why they are what they are.
 SETTINGS = {
     "dataset": ("prosqa", "prosqa", None, "prontoqa, prosqa, gsm8k, or a folder in official format"),
     "method":  ("coconut", "coconut", METHODS, "a row of the table METHODS"),
@@ -153,8 +153,8 @@ class Run:
 
 def batches(run, ids, rng):
     """An epoch: problems, as the tokenizer's `ids` gives them, in random order as batches of the run's stage,
-    or, with --mix, some of a random stage up to it (without fillers, the same question would then
-    have contradicting targets). Each is (how many tokens to predict,
+    or, with --mix, some of a random stage up to it. (Not without fillers: nothing would tell the model the
+    stage, and the same question would have contradicting targets.) Each is (how many tokens to predict,
     [micro-batch, ...]); the micro-batches go through the model one after the other, to bound the memory, and
     share one optimizer step.
 

@@ -320,7 +320,7 @@ GOOD = {"question": "Is it?", "steps": ["So it is."], "answer": "Yes"}
     (b"[{", ""), (b"\xff\xfe[", ""), (GOOD, ""), ([], ""), ([GOOD, "x"], "item 1"),
     *(([GOOD, {k: v for k, v in GOOD.items() if k != field}], f"item 1.*{field}") for field in GOOD),
     *(([GOOD, GOOD | {field: bad}], f"item 1.*{field}") for field, bad in [
-        ("question", None), ("steps", "So"), ("answer", 3)])])
+        ("question", None), ("steps", "So"), ("steps", ["So", 3]), ("answer", 3)])])
 def test_a_broken_file_is_refused_in_one_line_that_names_the_file_and_the_item(tmp_path, content, named):
     (path := tmp_path / "some.json").write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
     with pytest.raises(UserError, match=rf"\A{re.escape(str(path))}.*{named}.*\Z"):
@@ -494,3 +494,6 @@ def test_a_problem_is_worked_out_at_three_stages(capsys):
     rows = [line.split() for line in printed.split("stage 4")[1].splitlines()[2:]]
     assert [row[0] for row in rows if len(row) < 2 or row[1] == "###_"][-6:] == ["<bot>", "t1", "t2", "t3", "t4", "<eot>"]
     assert rows[-1][-1] == "<|endoftext|>" and rows[-2][-1] == rows[-1][0] == "."
+    with pytest.raises(SystemExit, match="0"):
+        data.main(["--help"])
+    assert "dropped (default: 28)" in " ".join(capsys.readouterr().out.split())

@@ -229,7 +229,7 @@ def test_a_picture_has_the_tables_numbers(tmp_path, monkeypatch):
     sample.draw("a.png", ["epoch", "stage", "one", "two"], [(1, "0", 0.25, ""), (2, "0", 0.5, 0.1), (3, "1", 1.0, 0.2)])
     lines = [(line.get_label(), line.get_xydata().tolist()) for line in kept[0].lines]
     assert lines[:2] == [("one", [[1, 0.25], [2, 0.5], [3, 1.0]]), ("two", [[2, 0.1], [3, 0.2]])]
-    assert [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in kept[0].texts] == ["0", "1"]
+    assert lines[2][1] == [[0, 0.5], [1, 0.5]] and [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in kept[0].texts] == ["0", "1"]
     sample.draw("a.png", ["thoughts", "answers", "right"], [("none", "1/4 =", 0.25), ("noise", "3/4 =", 0.75)])
     assert [bar.get_width() for bar in kept[1].patches] == [0.25, 0.75]
     sample.draw("a.png", [], [(0, "Tom", None, True), (1, "ant", 0.25, False), (2, "bee", None, False), (1, "cat", 0.75, True)])
