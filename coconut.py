@@ -11,8 +11,8 @@ position before: a continuous thought, never turned into a word.
     predicts the next word                                       step       ...          ... <eos>
 
 Each thought needs the one before, so n thoughts take n + 1 passes through the network. This file has the
-multi-pass forward twice: `explicit_forward`, the definition, recomputes all in every pass; `think` with
-`speak` does the same for a padded batch with a key/value cache. A test holds the second to the first.
+multi-pass forward twice: `explicit_forward`, the definition, recomputes all in every pass; `cached_forward`
+does the same faster, for a batch. A test holds the second to the first.
 
 All problems of a batch take the same number of thoughts, as the paper does it (Method, Inference Process).
 
@@ -41,35 +41,27 @@ def explicit_forward(gpt, question, n, language, detach=False):
     return gpt.logits(hidden[:, -language.size(1):])
 
 
-def think(gpt, question, padding, n, detach=False, given=None):
-    """Latent mode for a batch: read the questions, then feed all thoughts but the last back, one by one.
+def cached_forward(gpt, batch, language, detach=False, given=None):
+    """The same for a padded batch, with a key/value cache: read the questions, feed all thoughts but the last
+    back, one by one, and read the last in one pass with the language.
 
-    question (B, Tq) ids; padding (B,), how many at the left of each row are padding; n thoughts for every
-    problem; detach stops gradients between thoughts; given (B, j, C) takes the place of the first j thoughts
-    (sample.py uses it). Returns the thoughts (B, n, C), the last of them not yet read, and the cache.
+    language (B, Tl) ids; detach stops gradients between thoughts; given (B, j, C) takes the place of the
+    first j thoughts (sample.py uses it). Returns the last hidden states at the language tokens (B, Tl, C),
+    the thoughts (B, n, C) and the cache.
     """
-    hidden, cache = gpt(gpt.embed(question), padding=padding)           # pass 1: the question, up to <bot>
-    thoughts = hidden[:, :0].detach()                                   # (B, 0, C) none yet
-    for i in range(n):
+    hidden, cache = gpt(gpt.embed(batch.question), padding=batch.padding)   # pass 1: up to <bot>
+    thoughts = hidden[:, :0].detach()                                       # (B, 0, C) none yet
+    for i in range(batch.n):                                                # latent mode
         if i > 0:
-            hidden, cache = gpt(thoughts[:, -1:], cache, padding)       # passes 2 to n: one position each
-        thought = hidden[:, -1:]                                        # (B, 1, C) the last hidden state
+            hidden, cache = gpt(thoughts[:, -1:], cache, batch.padding)     # passes 2 to n: one thought each
+        thought = hidden[:, -1:]                                            # (B, 1, C) the last hidden state
         if given is not None and i < given.size(1):
             thought = given[:, i, None]
         thought = thought.detach() if detach else thought
         thoughts = torch.cat([thoughts, thought], dim=1)
-    return thoughts, cache
-
-
-def speak(gpt, language, padding, thoughts, cache):
-    """Back to language mode, in the pass that also reads the last thought.
-
-    language (B, Tl) ids; padding (B,) as in think; thoughts (B, n, C) and cache from think -> the last hidden
-    states at the language tokens (B, Tl, C), and the cache grown.
-    """
-    x = torch.cat([thoughts[:, -1:], gpt.embed(language)], dim=1)   # (B, 1 + Tl, C); without the 1 if n is 0
-    hidden, cache = gpt(x, cache, padding)
-    return hidden[:, -language.size(1):], cache
+    x = torch.cat([thoughts[:, -1:], gpt.embed(language)], dim=1)           # language mode: (B, 1 + Tl, C),
+    hidden, cache = gpt(x, cache, batch.padding)                            # without the 1 if n is 0
+    return hidden[:, -language.size(1):], thoughts, cache
 
 
 def loss(gpt, batch, detach=False):
@@ -77,8 +69,7 @@ def loss(gpt, batch, detach=False):
 
     Paper, Method, Training: gradients flow back through every thought into all before it (unless detach).
     """
-    thoughts, cache = think(gpt, batch.question, batch.padding, batch.n, detach)
-    hidden, _ = speak(gpt, batch.language, batch.padding, thoughts, cache)
+    hidden, _, _ = cached_forward(gpt, batch, batch.language, detach)
     return F.cross_entropy(gpt.logits(hidden).flatten(0, 1), batch.target.flatten())
 
 
@@ -86,16 +77,15 @@ def loss(gpt, batch, detach=False):
 def generate(gpt, batch, eos, max_new_tokens, given=None):
     """Think, then write greedily until <eos>, a batch at a time.
 
-    Of the batch it takes the questions, the number of thoughts and, to start with, the first token of the
-    language (<eot>, if there is one). given: as in think. Returns for each problem the new ids, with <eos> if
-    it came, and the thoughts (B, n, C). A UserError where the model has no position for even one word.
+    The language begins with the batch's first token of it (<eot>, if there is one). given: as above. Returns
+    for each problem the new ids, with <eos> if it came, and the thoughts (B, n, C). A UserError where the
+    model has no position left for a word.
     """
     room = gpt.config.block_size - batch.question.size(1) - batch.n     # positions left for words
     if room < 1:
-        raise UserError(f"question and thoughts take {gpt.config.block_size - room:,} positions, but the "
-                        f"model has {gpt.config.block_size:,}, and one must be left for a word")
-    thoughts, cache = think(gpt, batch.question, batch.padding, batch.n, given=given)
-    hidden, cache = speak(gpt, batch.language[:, :1], batch.padding, thoughts, cache)
+        raise UserError(f"question and thoughts leave none of the model's {gpt.config.block_size} positions "
+                        "for a word: shorten them")
+    hidden, thoughts, cache = cached_forward(gpt, batch, batch.language[:, :1], given=given)
     written = gpt.logits(hidden).argmax(-1)                             # (B, 1), growing by a word each pass
     for _ in range(min(room, max_new_tokens) - 1):
         if (written == eos).any(dim=1).all():

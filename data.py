@@ -36,10 +36,9 @@ class Problem:
     answer: str
 
 
-# ------------------------------------------------------------------------------------------------------------
-# ProntoQA (Saparov & He 2022, arXiv 2210.01240), as its official generator makes it for Coconut: fictional
-# names, random order, relevant distractors. That program draws at random and keeps about one in 276. All that
-# it keeps look alike, so that form is built here directly, with the probabilities found among the kept ones.
+# ---- ProntoQA (Saparov & He 2022, arXiv 2210.01240), as its official generator makes it for Coconut:
+# fictional names, random order, relevant distractors. That program draws at random and keeps one in 276. All
+# that it keeps look alike, so that form is built here, with the probabilities found among the kept ones.
 
 CONCEPTS = ("wumpus yumpus zumpus dumpus rompus numpus tumpus vumpus impus "
             "jompus gorpus shumpus lempus sterpus grimpus lorpus brimpus").split()
@@ -106,8 +105,7 @@ def _rule(rng, subject, predicate, is_concept=False):
     return f"{quantifier} {subject} is {with_article(predicate) if is_concept else predicate}."
 
 
-# ------------------------------------------------------------------------------------------------------------
-# ProsQA (the paper's own): which of two concepts can be reached from an entity, in a random acyclic graph?
+# ---- ProsQA (the paper's own): which of two concepts can be reached from an entity, in a random graph?
 
 PROSQA_CONCEPTS = ("bompus boompus brimpus chorpus dumpus felpus fompus gerpus gorpus grimpus "
                    "gwompus hilpus impus jelpus jompus kerpus lempus lorpus numpus quimpus "
@@ -150,10 +148,9 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
-    neg_target is such a leaf of the other root. nodes: of the random graph; those without any edge are then
-    dropped (of the paper's 28 about 23 remain). parents: of a node, on average. even_steps: long paths are
-    rare among the graphs; this draws the number of steps first, all with the same probability. distractors:
-    the probability that an edge beside the paths to the target and to neg_target is told.
+    neg_target is such a leaf of the other root. Of the paper's 28 nodes about 23 have an edge and remain.
+    even_steps: long paths are rare among the graphs, so draw the number of steps first. distractors: the
+    probability that an edge beside the paths to the target and to neg_target is told.
 
     neg_target is never deeper than the target, so a model that prefers the deeper one need not know who is
     asked about (results/dispute.md). Two ways to close this short cut: same_depth has both equally deep;
@@ -218,8 +215,7 @@ def _tell(rng, parents, edges, path, neg_target):
                    [sentence(u, v) for u, v in zip(path, path[1:])], f"{root} is a {target}.")
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Sets of problems: generated, or read from files.
+# ---- Sets of problems: generated, or read from files.
 
 GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
 SPLITS = ("train", "valid", "test")
@@ -233,18 +229,17 @@ def make_problems(name, sizes, seed=0, seen=(), each=lambda rng: {}, **options):
     """
     seen, sets = set(seen), {}
     for split in sorted(sizes, key=("test", "valid", "train").index):
-        rng = random.Random(f"{name} {split} {seed}")
-        problems, again = [], 0
-        while len(problems) < sizes[split]:
-            problem = GENERATORS[name](rng, **options | each(rng))
-            again = again + 1 if problem.question in seen else 0
-            if again == 0:
-                seen.add(problem.question)
-                problems.append(problem)
-            elif again == 10_000:
+        rng, sets[split] = random.Random(f"{name} {split} {seed}"), []
+        for _ in range(sizes[split]):
+            for _ in range(10_000):
+                problem = GENERATORS[name](rng, **options | each(rng))
+                if problem.question not in seen:
+                    break
+            else:
                 raise UserError(f"there are no {sizes[split]:,} different {name} problems of this kind: "
                                 "ask for fewer, or for larger ones")
-        sets[split] = problems
+            seen.add(problem.question)
+            sets[split].append(problem)
     return sets
 
 
@@ -253,24 +248,16 @@ def read(path):
     .txt in GSM8K-Aug's, a line each: "question||step step #### answer"."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        items = None if Path(path).suffix == ".txt" else json.loads(text)
-    except ValueError as e:
-        raise UserError(f"{path} is not JSON or UTF-8 text: {e}") from None
-    if items is None:
-        form = r"\s*(\S.*?)\|\|(.*)####\s*(\S.*)"
-        found = [re.fullmatch(form, line) for line in text.rstrip().split("\n")]
-        if None in found:
-            raise UserError(f"{path}: line {1 + found.index(None)} is not 'question||steps #### answer'")
-        return [Problem(match[1].strip(), match[2].split(), match[3].strip()) for match in found]
-    if not isinstance(items, list) or not items:
-        raise UserError(f"{path}: expected a list of problems, each with question, steps and answer")
-    for i, item in enumerate(items):
-        for name, kind in (("question", str), ("steps", list), ("answer", str)):
-            if not isinstance(item, dict) or not isinstance(item.get(name), kind):
-                raise UserError(f"{path}, item {i}: field '{name}' is missing or not a {kind.__name__}")
-        if not all(isinstance(step, str) for step in item["steps"]):
-            raise UserError(f"{path}, item {i}: field 'steps' is not a list of strings")
-    return [Problem(item["question"], item["steps"], item["answer"]) for item in items]
+        if Path(path).suffix == ".txt":
+            lines = [re.fullmatch(r"(.*?)\|\|(.*)####(.*)", line) for line in text.rstrip().split("\n")]
+            return [Problem(line[1].strip(), line[2].split(), line[3].strip()) for line in lines]
+        problems = [Problem(p["question"], p["steps"], p["answer"]) for p in json.loads(text)]
+    except (ValueError, TypeError, KeyError) as e:
+        raise UserError(f"{path} is no list of problems with question, steps and answer: {e!r}") from None
+    for i, p in enumerate(problems):
+        if not isinstance(p.steps, list) or {str} != set(map(type, (p.question, *p.steps, p.answer))):
+            raise UserError(f"{path}, item {i}: question and answer must be texts, steps a list of texts")
+    return problems
 
 
 def write(problems, path):
@@ -279,14 +266,12 @@ def write(problems, path):
 
 
 def load(folder, splits=SPLITS):
-    """The named splits of a folder: train.json (or x_train.json, or train.txt), valid.json, test.json."""
+    """The named splits of a folder: train.json (or x_train.json), valid.json, test.json."""
     sets = {}
     for split in splits:
-        files = [file for pattern in (f"{split}.json", f"{split}.txt", f"*_{split}.json")
-                 for file in sorted(Path(folder).glob(pattern))]
+        files = [*Path(folder).glob(f"{split}.json"), *Path(folder).glob(f"*_{split}.json")]
         if len(files) != 1:
-            raise UserError(f"{folder} must hold exactly one of {split}.json, <name>_{split}.json and "
-                            f"{split}.txt, but holds {' and '.join(file.name for file in files) or 'none'}")
+            raise UserError(f"{folder} must hold one {split}.json or NAME_{split}.json, but has {len(files)}")
         sets[split] = read(files[0])
     return sets
 
@@ -302,13 +287,7 @@ GSM8K = {
              "e464efa2713fbcf423bdbfb482c543a6a086188c3d97c294b1d19a70c2a515e8")}
 
 
-# ------------------------------------------------------------------------------------------------------------
-# From text to tokens, and from tokens to the batches that the model reads.
-
-def visible(text):
-    """The text with line ends and control characters spelled out, to print it."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
+# ---- From text to tokens, and from tokens to the batches that the model reads.
 
 class Tokenizer:
     """Words to ids and back, by tiktoken: with GPT-2's vocabulary (words=None; fetched on first use), or with
@@ -340,6 +319,7 @@ class Tokenizer:
         self.eos, self.bot, self.eot, self.pause = special.values()
         self.encoding = tiktoken.Encoding("words" if words else "gpt2 and thoughts", pat_str=pattern,
                                           special_tokens=special, mergeable_ranks=ranks)
+        self.encode, self.decode = self.encoding.encode_ordinary, self.encoding.decode
 
     @classmethod
     def of(cls, problems):
@@ -349,15 +329,9 @@ class Tokenizer:
         words = {word for text in texts for word in re.findall(cls.PATTERN, text)}
         return cls(sorted(word for word in words if len(word.encode()) > 1))
 
-    def encode(self, text):
-        return self.encoding.encode_ordinary(text)
-
-    def decode(self, ids):
-        return self.encoding.decode(ids)
-
     def show(self, i):
         """One token for people: spaces and line ends made visible."""
-        return visible(self.decode([i])).replace(" ", "_")
+        return repr(self.decode([i]))[1:-1].replace(" ", "_")
 
     def ids(self, problem):
         """The ids of a problem: question, [step, ...], answer. Pieces end where tokens end, so encoding each
@@ -418,8 +392,7 @@ def collate(sequences):
                  torch.tensor([ids[1:] + [-100] * (Tl + 1 - len(ids)) for ids in languages]))
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Grading.
+# ---- Grading.
 
 def grade(problem, text):
     """True if the answer in a generated text, what follows the last "#", is right. Commas do not count, as in
@@ -504,22 +477,19 @@ def depths(problem):
     return tuple(max(nodes.get(c, 0) for nodes in reached) for c in candidates)
 
 
-# ------------------------------------------------------------------------------------------------------------
-# python data.py prosqa, python data.py FILE.json
+# ---- python data.py prosqa, python data.py FILE.json
 
 def check(problems):
-    """Print how many problems are sound, and how many have the short cut, by their number of steps."""
+    """Print how many of ProsQA's problems are sound, and how many have the short cut."""
     if not all(map(asked, problems)):
         raise UserError("this file has problems that are not ProsQA's: only those are checked")
-    groups = {}
+    facts = []
     for p in problems:
         three, (answer, other) = sound(p), depths(p)
-        facts = [True, *three, all(three), answer > other, answer == other]
-        for group in (len(p.steps), "all"):
-            groups[group] = [a + b for a, b in zip(groups.get(group, [0] * len(facts)), facts)]
-    rows = [(group, *groups[group]) for group in sorted(groups, key=str)]
-    show_table(["steps", "problems", "answer\nin reach", "the other\nout of reach", "steps a\nshortest path",
-                "all\nthree", "answer\nis deeper", "equally\ndeep"], rows)
+        facts.append((*three, all(three), answer > other, answer == other))
+    what = ("answer in reach", "other candidate out of reach", "steps a shortest path", "all three",
+            "answer deeper than the other", "equally deep")
+    show_table(["", f"of {len(problems):,} problems"], list(zip(what, map(sum, zip(*facts)))))
 
 
 def worked_example(problem, tokenizer):
@@ -553,8 +523,7 @@ def show_table(heads, rows):
         print("  ".join(line).rstrip())
 
 
-# ------------------------------------------------------------------------------------------------------------
-# What the command lines of data.py, train.py and sample.py share.
+# ---- What the command lines of data.py, train.py and sample.py share.
 
 COUNT, ANY, SHARE = (1, math.inf), (0, math.inf), (0, 1)        # limits of numbers in a table of settings
 
@@ -600,9 +569,8 @@ def number(kind, low, high=math.inf):
     """An argparse type: an int or float between low and high."""
     def convert(text):
         value = kind(text)
-        if not low <= value <= high or math.isinf(value):
-            bounds = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-            raise argparse.ArgumentTypeError(f"{text} is not {bounds}")
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
         return value
     convert.__name__ = kind.__name__        # argparse names it when the text is no number at all
     return convert
@@ -658,8 +626,6 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if Path(args.dataset).is_file():
         return check(read(args.dataset))
-    if args.dataset not in GENERATORS:
-        raise UserError(f"there is no {args.dataset}: say prosqa or prontoqa, or name a file")
     settings = merged(defaults(PROBLEM_SETTINGS, "paper", args.dataset), vars(args))
     if args.out:
         Path(args.out).mkdir(parents=True, exist_ok=True)

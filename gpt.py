@@ -18,10 +18,8 @@ Shapes: B batch, T new positions, S with those before them, C = n_embd, nh heads
 import math
 import os
 import pickle
-import socket
 import sys
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 import tiktoken
@@ -165,8 +163,7 @@ class GPT(nn.Module):
         return F.linear(hidden, self.wte.weight)
 
 
-# ------------------------------------------------------------------------------------------------------------
-# The official weights.
+# ---- the official weights
 
 GPT2 = ("https://huggingface.co/openai-community/gpt2/resolve/607a30d783dfa663caf39e06633721c8d4cfcd7e/"
         "pytorch_model.bin", "gpt2-607a30d7.bin",
@@ -180,22 +177,16 @@ def download(url, name, sha256):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         print(f"downloading {url}")
-        socket.setdefaulttimeout(30)                # seconds without a byte
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
-        except (OSError, RuntimeError, HTTPException) as e:
-            why = " ".join(str(e).split())
-            raise UserError(f"{url} could not be fetched ({why}): put a copy at {path}") from None
+        except (OSError, RuntimeError) as e:            # no network; another sha256
+            raise UserError(f"{url} could not be fetched ({e}): put a copy at {path}") from None
     return path
 
 
-def from_pretrained(name, n_head=None):
+def from_pretrained(name):
     """GPT-2 with trained weights: "gpt2" downloads the official file (124M parameters), all else is the path
-    of a pytorch_model.bin, of any size.
-
-    Heads are 64 wide, as in all official sizes, unless n_head is given. The file cannot run code
-    (weights_only). What does not fit is listed by load_state_dict.
-    """
+    of a pytorch_model.bin, of any size. Heads are 64 wide, as in all official sizes."""
     path = download(*GPT2) if name == "gpt2" else Path(name)
     if not path.is_file():
         raise UserError(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
@@ -209,20 +200,11 @@ def from_pretrained(name, n_head=None):
             weights[key] = tensor.t() if stored_transposed else tensor
         (words, width), (places, _) = weights["wte.weight"].shape, weights["wpe.weight"].shape
         layers = sum(key.endswith(".ln_1.weight") for key in weights)
-        gpt = GPT(GPTConfig(words, places, layers, n_head or max(1, width // 64), width))
+        gpt = GPT(GPTConfig(words, places, layers, max(1, width // 64), width))
         gpt.load_state_dict(weights)
     except (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as e:
-        raise UserError(f"{path} does not hold a GPT-2: {' '.join(str(e).split())}") from None
+        raise UserError(f"{path} does not hold a GPT-2: {e}") from None
     return gpt
-
-
-@torch.no_grad()
-def grow(gpt, like, new):
-    """Append `new` words, each with the embedding of word `like` (the official code's "<<", so that they
-    begin as something known)."""
-    old = gpt.wte.weight
-    gpt.wte = nn.Embedding.from_pretrained(torch.cat([old, old[like].expand(new, -1)]), freeze=False)
-    gpt.config.vocab_size += new
 
 
 def run_or_explain(main):
@@ -232,7 +214,7 @@ def run_or_explain(main):
     except BrokenPipeError:                 # what reads our output, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
+        print("error:", " ".join(str(e).split()), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; a training goes on after its last whole epoch with --resume", file=sys.stderr)

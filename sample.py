@@ -37,15 +37,8 @@ def in_words(run, thoughts, top=5):
             for one in zip(best.indices.tolist(), best.values.tolist())]
 
 
-def bar(share, width):
-    """A share from 0 to 1 as a bar of so many characters."""
-    eighths = round(share * 8 * width)
-    return ("█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]).strip().ljust(width)
-
-
 def show_question(problem):
-    print(textwrap.fill(data.visible(problem.question), 100, initial_indent="question  ",
-                        subsequent_indent=" " * 10))
+    print(textwrap.fill(problem.question, 100, initial_indent="question  ", subsequent_indent=" " * 10))
 
 
 def show_answers(run, problems, n):
@@ -54,19 +47,16 @@ def show_answers(run, problems, n):
     for problem, text, one in zip(problems, texts, thoughts):
         show_question(problem)
         for i, words in enumerate(in_words(run, one), start=1):
-            shown = [re.sub("^(Every|Each) | is an? $", "", word).strip() or word for word, _ in words]
-            cells = [f"{data.visible(word)[:9]:>9} {p:4.0%} {bar(p, 2)}"
-                     for word, (_, p) in zip(shown, words)]
-            print(f"thought {i:<2}" + "".join(f"{cell:18}" for cell in cells).rstrip())
-        print(f"written   {data.visible(' / '.join(text.splitlines()))}")
+            shown = [(re.sub("^(Every|Each) | is an? $", "", word).strip() or repr(word), p) for word, p in words]
+            print(f"thought {i:<2}" + "   ".join(f"{word[:9]:>9} {p:4.0%}" for word, p in shown))
+        print(f"written   {' / '.join(text.splitlines())}")
         right = "right" if data.grade(problem, text) else "wrong"
         print(f"truth     {problem.answer}   {right}\n" if problem.answer else "")
     if problems[0].answer:
         print(f"{sum(map(data.grade, problems, texts))} of {len(problems)} right")
 
 
-# ------------------------------------------------------------------------------------------------------------
-# The search tree: what the model would write next, if it stopped thinking now.
+# ---- The search tree: what the model would write next, if it stopped thinking now.
 
 @torch.no_grad()
 def node_values(run, problem, k):
@@ -85,44 +75,33 @@ def node_values(run, problem, k):
     batch = data.collate([data.encode((question, [], row), tokenizer, filler, 0, n) for row in ids])
     batch = batch.to(gpt.wte.weight.device)
     with run.autocast():
-        thoughts, cache = coconut.think(gpt, batch.question, batch.padding, batch.n)
-        hidden, _ = coconut.speak(gpt, batch.language, batch.padding, thoughts, cache)
+        hidden, _, _ = coconut.cached_forward(gpt, batch, batch.language)
         losses = F.cross_entropy(gpt.logits(hidden).mT, batch.target, reduction="none")     # (nodes, Tl)
     return dict(zip(nodes, (-losses[:, forced:].sum(1)).exp().tolist()))
 
 
-def tree(run, problem):
-    """The part of the graph that the entity reaches, as rows (depth, node, value, on a shortest path to the
-    answer), down to the answer's depth.
+def tree(run, problems):
+    """The part of the last problem's graph that its entity reaches, down to the answer's depth.
 
     A node at depth d has its value after d steps of thought, where the next step would begin with it; the
     deepest have none. A node that several ways lead to stands at the end of each.
     """
+    problem, rows = problems[-1], []
     edges, (entity, answer, _) = data.told_edges(problem.question).values(), data.asked(problem)
     left = data.distances([(v, u) for u, v in edges], answer)          # steps from a node to the answer
     values = {k: node_values(run, problem, k) for k in range(1, left[entity])}
-    rows = []
 
     def visit(node, depth):
-        on_path = depth + left.get(node, math.inf) == left[entity]
-        rows.append((depth, node, values.get(depth, {}).get(node), on_path))
+        value, on_path = values.get(depth, {}).get(node, ""), depth + left.get(node, math.inf) == left[entity]
+        rows.append((depth, "    " * depth + node, value, "█" * round(20 * (value or 0)), "*" * on_path))
         for child in sorted(v for u, v in edges if u == node and depth < left[entity]):
             visit(child, depth + 1)
     visit(entity, 0)
-    return rows
-
-
-def show_tree(problem, rows):
     show_question(problem)
-    print(f"answer    {problem.answer}\n")
-    data.show_table(["node", "probability that the\nnext step is about it"], [
-        ("    " * depth + node + " *" * on_path, "" if value is None else f"{value:4.0%} {bar(value, 20)}")
-        for depth, node, value, on_path in rows])
-    print("* on a shortest path to the answer")
+    return ["steps", "node", "next step\nis about it", "", "on a shortest path\nto the answer"], rows
 
 
-# ------------------------------------------------------------------------------------------------------------
-# The other looks are tables, heads and rows: data.show_table prints any of them, draw draws it.
+# ---- The other looks are tables, heads and rows: data.show_table prints any of them, draw draws it.
 
 def sweep(run, problems):
     """After k = 0 ... K steps of thought (0 alone, if the method has neither thoughts nor pauses): k, answers
@@ -183,7 +162,8 @@ def corrupt(run, problems):
         right = list(map(data.grade, some, texts))
         once = [r for r, text in zip(right, texts) if not text.split("###")[0].strip()]
         accuracy = sum(right) / len(some)
-        rows.append((what, f"{sum(right)}/{len(some)} =", accuracy, bar(accuracy, 30), len(once), sum(once)))
+        rows.append((what, f"{sum(right)}/{len(some)} =", accuracy, "█" * round(30 * accuracy), len(once),
+                     sum(once)))
     return ["thoughts", "answers", "right", "", "at\nonce", "right of\nthese"], rows
 
 
@@ -221,10 +201,11 @@ def parallel(run, problems):
             "out of\nreach"], rows
 
 
-def compare(runs, names, problems):
-    """Answers right by number of steps and, in ProsQA, by the depth of the wrong candidate, for each run."""
+def compare(runs, problems):
+    """Answers right by number of steps and, in ProsQA, by the depth of the wrong candidate, for each of the
+    runs {name: run}."""
     right = []
-    for run in runs:
+    for run in runs.values():
         texts, *_ = train.ask(run, problems, run.fillers())
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
     groups, prosqa = {}, data.asked(problems[0])
@@ -234,11 +215,10 @@ def compare(runs, names, problems):
             groups.setdefault(("wrong candidate's depth", data.depths(p)[1]), []).append(i)
     rows = [(*group, len(which), *(sum(one[i] for i in which) / len(which) for one in right))
             for group, which in sorted(groups.items())]
-    return ["by", "", "problems", *names], rows
+    return ["by", "", "problems", *runs], rows
 
 
-# ------------------------------------------------------------------------------------------------------------
-# What the logs of runs say.
+# ---- What the logs of runs say.
 
 def logs(paths):
     """{name: the records of its log}; a path is a run's folder, or a log itself."""
@@ -246,16 +226,13 @@ def logs(paths):
     for path in map(Path, paths):
         path = path / "log.jsonl" if path.is_dir() else path
         name = path.parent.name if path.stem == "log" else path.stem
-        try:
-            found[name] = [json.loads(line) for line in path.read_text().splitlines()]
-        except (OSError, ValueError):
-            raise UserError(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
+        found[name] = [json.loads(line) for line in path.read_text().splitlines()]
     return found
 
 
 def results(found):
     """A row for each dataset, method and what is unusual: accuracy in %, with its standard deviation over the
-    runs, on the runs' own test problems and on those of --same_depth; tokens, minutes a run."""
+    runs, on the runs' own test problems and on those of --same_depth; tokens."""
     groups = {}
     for records in found.values():
         tests = {record["dataset"]: record for record in records if record["kind"] == "test"}
@@ -263,8 +240,7 @@ def results(found):
             same = tests.get(f"{dataset} --same_depth")
             key = dataset, list(train.METHODS).index(own["method"]), own["unusual"]
             accuracy = [test and 100 * test["correct"] / test["total"] for test in (own, same)]
-            seconds = [record["seconds"] for record in records if record["kind"] == "valid"][-1]
-            groups.setdefault(key, []).append((*accuracy, own["tokens"], seconds / 60))
+            groups.setdefault(key, []).append((*accuracy, own["tokens"]))
 
     def mean(values):
         values = [value for value in values if value is not None]
@@ -272,10 +248,10 @@ def results(found):
         return f"{statistics.mean(values):.1f}{spread}" if values else "-"
     rows = []
     for (dataset, method, unusual), group in sorted(groups.items()):
-        accuracy, same, tokens, minutes = zip(*group)
+        accuracy, same, tokens = zip(*group)
         rows.append((Path(dataset).name, list(train.METHODS)[method], len(group), mean(accuracy), mean(same),
-                     f"{statistics.mean(tokens):.1f}", round(statistics.mean(minutes)), unusual))
-    return "dataset method runs accuracy same_depth tokens minutes with".split(), rows
+                     f"{statistics.mean(tokens):.1f}", unusual))
+    return "dataset method runs accuracy same_depth tokens with".split(), rows
 
 
 def curve(found):
@@ -288,8 +264,7 @@ def curve(found):
 
 
 def draw(path, heads, rows):
-    """A picture: of a search tree (no heads), of a table's shares as bars, where its first column is text, or
-    else as lines over that column."""
+    """A picture of a table: of a search tree, or else of its shares as lines over its first column."""
     try:
         import matplotlib
     except ImportError:
@@ -297,45 +272,30 @@ def draw(path, heads, rows):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     _, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    heads, columns = [head.replace("\n", " ") for head in heads], list(zip(*rows))
-    if not heads:
+    if heads[0] == "steps":
         draw_tree(axes, rows)
-    elif isinstance(columns[0][0], str):
-        draw_bars(axes, heads, columns)
     else:
-        draw_lines(axes, heads, columns)
-    try:
-        plt.savefig(path, dpi=200)
-    except ValueError as e:
-        raise UserError(f"--plot {path}: {e}") from None
+        draw_lines(axes, [head.replace("\n", " ") for head in heads], list(zip(*rows)))
+    plt.savefig(path, dpi=200)
     print(f"drawn in {path}")
 
 
 def draw_tree(axes, rows):
     """One more step to the right with every column; the area of a circle is the value of its node."""
     last = {}                                                   # {depth: the height of the last node there}
-    for y, (depth, node, value, on_path) in enumerate(rows):
+    for y, (depth, node, value, _, on_path) in enumerate(rows):
         color, last[depth] = "tab:orange" if on_path else "tab:blue", y
         if depth:
             axes.plot([depth - 1, depth], [last[depth - 1], y], color=color, linewidth=1, zorder=0)
         area = 15 + 600 * (value or 0)                          # in square points
         axes.scatter(depth, y, area, color=color)
-        axes.annotate(node if value is None else f"{node} {value:.0%}", (depth, y), (area ** 0.5 / 2, 1),
-                      textcoords="offset points", va="bottom", fontsize=8)
+        axes.annotate(node.strip() if value == "" else f"{node.strip()} {value:.0%}", (depth, y),
+                      (area ** 0.5 / 2, 1), textcoords="offset points", va="bottom", fontsize=8)
     axes.set_xlim(right=max(last) + 0.5)
     axes.invert_yaxis()
     axes.set_axis_off()
     axes.set_title("how likely the next step is about a node, after as many thoughts as it is steps away "
                    "(orange: a shortest path)", size=8)
-
-
-def draw_bars(axes, heads, columns):
-    for head, column in zip(heads, columns):
-        if isinstance(column[0], float):
-            axes.barh(columns[0], column, color="tab:green")
-            axes.set(xlabel=f"{head} (dotted: a coin flip)", xlim=(0, 1))
-    axes.invert_yaxis()
-    axes.axvline(0.5, color="black", linestyle=":")             # a problem has two possible answers
 
 
 def draw_lines(axes, heads, columns):
@@ -358,16 +318,15 @@ def draw_lines(axes, heads, columns):
                 axes.text(x - 0.4, 1.03, mark, fontsize=7)
 
 
-# ------------------------------------------------------------------------------------------------------------
-# The command line.
+# ---- The command line.
 
-LOOKS = {"tree": "ProsQA: the search tree of a test problem (--n 2: of the second)",
-         "sweep_thoughts": "ProsQA: answers and written paths after 0, 1, ... steps of thought",
-         "parallel": "ProsQA: which nodes of the graph the thoughts hold",
-         "corrupt": "accuracy with noise or other thoughts put in",
-         "curve": "accuracy per epoch, of any number of runs",
-         "compare": "runs on the problems of the first, by number of steps and by depth",
-         "table": "results by method"}
+LOOKS = {"tree": (tree, "ProsQA: the search tree of a test problem (--n 2: of the second)"),
+         "sweep_thoughts": (sweep, "ProsQA: answers and written paths after 0, 1, ... steps of thought"),
+         "parallel": (parallel, "ProsQA: which nodes of the graph the thoughts hold"),
+         "corrupt": (corrupt, "accuracy with noise or other thoughts put in"),
+         "compare": (compare, "runs on the problems of the first, by number of steps and by depth"),
+         "curve": (curve, "accuracy per epoch, of any number of runs, from their logs"),
+         "table": (results, "results by method, from the logs of runs")}
 
 
 def refuse(look, thoughts, run, problems):
@@ -393,9 +352,9 @@ def parse(argv):
     add("paths", metavar="RUN", nargs="+", help="a run's folder (its best.pt is asked), or a checkpoint")
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--question", help="ask this instead of test problems")
-    for look, what in LOOKS.items():
+    for look, (_, what) in LOOKS.items():
         looks.add_argument(f"--{look}", action="store_const", dest="look", const=look, help=what)
-    add("--plot", metavar="FILE.png", help="draw --tree, --sweep_thoughts, --parallel, --corrupt or --curve")
+    add("--plot", metavar="FILE.png", help="draw --tree, --sweep_thoughts, --parallel or --curve")
     add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     add("--n", type=data.number(int, 1), help="test problems to ask (default: 3; all for the tables)")
     add("--dataset", default=argparse.SUPPRESS,
@@ -403,8 +362,8 @@ def parse(argv):
     data.add_flags(parser, data.PROBLEM_SETTINGS, "default: the run's")
     add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
-    if args.plot and args.look in (None, "table", "compare"):
-        raise UserError("--plot draws --tree, --sweep_thoughts, --parallel, --corrupt or --curve: add one")
+    if args.plot and args.look not in ("tree", "sweep_thoughts", "parallel", "curve"):
+        raise UserError("--plot draws --tree, --sweep_thoughts, --parallel or --curve: add one")
     if args.thoughts is not None and args.look:
         raise UserError(f"--thoughts is for asking problems: leave it out with --{args.look}")
     if len(args.paths) > 1 and args.look not in ("curve", "table", "compare"):
@@ -417,31 +376,20 @@ def parse(argv):
 
 def main(argv=None):
     typed, args = parse(argv)
-    if args.look in ("curve", "table"):
-        heads, rows = dict(curve=curve, table=results)[args.look](logs(args.paths))
+    look = LOOKS[args.look][0] if args.look else None
+    if look in (curve, results):
+        heads, rows = look(logs(args.paths))
     else:
         device = train.pick_device(args.device)
-        runs = [train.open_run(path, device)[0] for path in args.paths]
-        run = runs[0]
-        if args.question:
-            problems = [data.Problem(args.question, [], "")]
-        else:
-            problems = train.test_problems(run, typed)
-        refuse(args.look, args.thoughts, run, problems)
-        if not args.look:
-            n = run.fillers() if args.thoughts is None else args.thoughts
-            return show_answers(run, problems[:args.n or 3], n)
-        some = problems[:args.n]
-        if args.look == "tree":
-            problem = problems[:args.n or 1][-1]
-            heads, rows = [], tree(run, problem)
-            show_tree(problem, rows)
-        elif args.look == "compare":
-            heads, rows = compare(runs, [Path(path).name for path in args.paths], some)
-        else:
-            heads, rows = dict(sweep_thoughts=sweep, parallel=parallel, corrupt=corrupt)[args.look](run, some)
-    if heads:
-        data.show_table(heads, rows)
+        runs = {Path(path).name: train.open_run(path, device)[0] for path in args.paths}
+        run = next(iter(runs.values()))
+        own = [data.Problem(args.question, [], "")] if args.question else train.test_problems(run, typed)
+        refuse(args.look, args.thoughts, run, own)
+        problems = own[:args.n or {None: 3, tree: 1}.get(look)]
+        if not look:
+            return show_answers(run, problems, run.fillers() if args.thoughts is None else args.thoughts)
+        heads, rows = look(runs if look == compare else run, problems)
+    data.show_table(heads, rows)
     if args.plot:
         draw(args.plot, heads, rows)
 

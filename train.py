@@ -23,7 +23,7 @@ import torch
 import coconut
 import data
 from data import ANY, COUNT, SHARE, Tokenizer
-from gpt import GPT, GPTConfig, UserError, from_pretrained, grow, run_or_explain
+from gpt import GPT, GPTConfig, UserError, from_pretrained, run_or_explain
 
 # The methods as one grid: the filler between question and answer, and what becomes of the written chain.
 METHODS = {
@@ -148,19 +148,17 @@ class Run:
         return torch.autocast(device, torch.bfloat16, enabled=able and not self.settings.float32)
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Batches, evaluation, and the loop.
+# ---- Batches, evaluation, and the loop.
 
-def batches(run, ids, rng):
-    """An epoch: problems, as the tokenizer's `ids` gives them, in random order as batches of the run's stage,
-    or, with --mix, some of a random stage up to it. (Not without fillers: nothing would tell the model the
-    stage, and the same question would have contradicting targets.) Each is (how many tokens to predict,
-    [micro-batch, ...]); the micro-batches go through the model one after the other, to bound the memory, and
-    share one optimizer step.
+def batches(run, problems, rng):
+    """An epoch: the problems in random order as batches of the run's stage, or, with --mix, some of a random
+    stage up to it. (Not without fillers: nothing would tell the model the stage, and the same question would
+    have contradicting targets.) Each is (how many tokens to predict, [micro-batch, ...]); the micro-batches
+    go through the model one after the other, to bound the memory, and share one optimizer step.
 
     A batch has problems of like length, which saves padding: each BUCKET of random batches is sorted.
     """
-    settings, order = run.settings, list(ids)
+    settings, order = run.settings, list(map(run.tokenizer.ids, problems))
     filler, written = METHODS[settings.method]
     size, bucket = settings.batch_size, BUCKET * settings.batch_size
     rng.shuffle(order)
@@ -213,18 +211,15 @@ def evaluate(run, problems):
                 tokens=sum(lengths) / len(problems) + thoughts.size(1))
 
 
-LINES_PER_EPOCH = 4
-
-
-def train_epoch(run, optimizers, shuffled, updates, done, total, report):
-    """One pass over the training problems: `updates` shuffled batches, after `done` of the run's `total`."""
-    gpt, settings = run.gpt.train(), run.settings
-    every, clock, device = max(1, updates // LINES_PER_EPOCH), time.time(), gpt.wte.weight.device
-    losses = []
-    for update, (predicted, micros) in enumerate(shuffled, start=1):
-        factor = lr_factor(done, total, settings.warmup, settings.decay)
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = group["peak_lr"] * factor
+def train_epoch(run, optimizers, shuffled, done, total):
+    """One pass over shuffled batches, after `done` of the run's `total` optimizer steps. Returns what the log
+    says of it: the mean loss and the last learning rate."""
+    gpt, settings, losses = run.gpt.train(), run.settings, []
+    device = gpt.wte.weight.device
+    for update, (predicted, micros) in enumerate(shuffled, start=done):
+        factor = lr_factor(update, total, settings.warmup, settings.decay)
+        for optimizer, lr in zip(optimizers, (settings.lr, settings.muon_lr)):
+            optimizer.param_groups[0]["lr"] = lr * factor
         loss = torch.zeros((), device=device)       # the mean over the predicted tokens of the whole batch
         for micro in micros:
             with run.autocast():
@@ -234,20 +229,15 @@ def train_epoch(run, optimizers, shuffled, updates, done, total, report):
             loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
         if not norm.isfinite():             # waits for the GPU: a bad step must not get into the weights
-            raise UserError(f"stage {run.stage}, epoch {1 + done // updates}: loss {loss.item()}, "
-                            f"gradient norm {norm.item()} at step {update} of {updates}, "
-                            f"learning rate {settings.lr * factor:.1e}: try a lower --lr and --muon_lr")
+            raise UserError(f"step {update + 1} of {total}: loss {loss.item()}, gradient norm {norm.item()}: "
+                            "try a lower --lr and --muon_lr")
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        done += 1
         losses.append(loss)
-        if update % every == 0:
-            ms, mean, losses = 1000 * (time.time() - clock) / every, torch.stack(losses).mean().item(), []
-            report("step", step=update, steps=updates, loss=mean, norm=norm.item(),
-                   ms=ms, lr=settings.lr * factor, rate=60_000 * settings.batch_size / ms,
-                   left=(total - done) * ms / 60_000)
-            clock = time.time()
+        if len(losses) % 500 == 0:          # a sign of life in a long epoch
+            print(f"step {update + 1} of {total} | loss {loss.item():.4f}", flush=True)
+    return dict(loss=torch.stack(losses).mean().item(), lr=settings.lr * factor)
 
 
 def fresh(run, epoch, tested):
@@ -268,9 +258,9 @@ def fresh(run, epoch, tested):
                              each=each)["train"]
 
 
-def train(run, sets, ids, folder, saved):
-    """All stages, epoch by epoch (paper: Method, Training Procedure). ids: those of the training set; saved:
-    the last.pt to go on from, or None."""
+def train(run, sets, folder, saved):
+    """All stages, epoch by epoch (paper: Method, Training Procedure). saved: the last.pt to go on from, or
+    None."""
     settings, optimizers = run.settings, make_optimizers(run)
     updates = math.ceil(len(sets["train"]) / settings.batch_size)       # optimizer steps per epoch
     first, best, started = 0, -1, time.time()
@@ -279,14 +269,6 @@ def train(run, sets, ids, folder, saved):
             optimizer.load_state_dict(state)
         first, best, started = saved["epoch"], saved["best"], started - saved["seconds"]
     tested = {p.question for split in ("valid", "test") for p in sets[split]}
-    log = open(folder / "log.jsonl", "a")               # an epoch that was cut off will be in it twice
-
-    def report(kind, **values):
-        record = dict(kind=kind, stage=run.stage, last_stage=run.last_stage, epoch=epoch + 1,
-                      epochs=settings.epochs, **values)
-        print(show(record), flush=True)
-        print(json.dumps(record), file=log, flush=True)
-
     for epoch in range(first, settings.epochs):
         before = stage_at(epoch - 1, settings, run.last_stage)
         run.stage = stage_at(epoch, settings, run.last_stage)
@@ -297,12 +279,12 @@ def train(run, sets, ids, folder, saved):
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         rng = random.Random(f"{settings.seed} {epoch}")
         renew = settings.grow_epochs and settings.dataset in data.GENERATORS    # files have no new problems
-        some = map(run.tokenizer.ids, fresh(run, epoch, tested)) if renew else ids
-        shuffled = batches(run, some, rng)
-        train_epoch(run, optimizers, shuffled, updates, epoch * updates, settings.epochs * updates, report)
-
+        problems = fresh(run, epoch, tested) if renew else sets["train"]
+        made = train_epoch(run, optimizers, batches(run, problems, rng), epoch * updates,
+                           settings.epochs * updates)
         result = evaluate(run, sets["valid"])
-        report("valid", **result, seconds=time.time() - started)
+        log(folder, dict(kind="valid", stage=run.stage, last_stage=run.last_stage, epoch=epoch + 1,
+                         epochs=settings.epochs, **made, **result, seconds=time.time() - started))
         if result["correct"] >= best:
             best = result["correct"]
             save(folder / "best.pt", run, epoch + 1)
@@ -310,8 +292,7 @@ def train(run, sets, ids, folder, saved):
              optimizers=[o.state_dict() for o in optimizers])
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Plumbing from here on: optimizers, log lines, runs in folders, the command line.
+# ---- Plumbing from here on: optimizers, log lines, runs in folders, the command line.
 
 def make_optimizers(run):
     """AdamW for all (the paper), or, if muon_lr > 0, Muon for the blocks' matrices and AdamW for the rest.
@@ -327,9 +308,6 @@ def make_optimizers(run):
     optimizers = [torch.optim.AdamW(others, lr=settings.lr, betas=betas, weight_decay=decay, fused=True)]
     if matrices:
         optimizers.append(torch.optim.Muon(matrices, lr=settings.muon_lr, weight_decay=decay))
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["peak_lr"] = group["lr"]
     return optimizers
 
 
@@ -340,16 +318,14 @@ def lr_factor(update, total, warmup, decay):
     return up * max(0.05, min(1.0, left))
 
 
-def show(record):
-    """A log record as a line to read."""
-    if record["kind"] == "step":
-        line = ("epoch {epoch}/{epochs} | step {step}/{steps} | loss {loss:.4f} | lr {lr:.1e} | {ms:.0f} ms"
-                " | {rate:,.0f} examples/min | {left:.0f} min left")
-    else:
-        line = f"{record['kind']} | right {{correct}}/{{total}} = {{share:.1%}} | {{tokens:.1f}} tokens"
-        line += " | after {seconds:.0f} s" if "seconds" in record else ""
-        record = record | dict(share=record["correct"] / record["total"])
-    return ("stage {stage}/{last_stage} | " + line).format(**record)
+def log(folder, record):
+    """Print a record, of an epoch or of a test, and add it to the folder's log."""
+    line = "stage {stage}/{last_stage} | right {correct}/{total} = {share:.1%} | {tokens:.1f} tokens"
+    if record["kind"] == "valid":
+        line = "epoch {epoch}/{epochs} | " + line + " | loss {loss:.4f} | after {seconds:.0f} s"
+    print(line.format(share=record["correct"] / record["total"], **record), flush=True)
+    with open(folder / "log.jsonl", "a") as file:
+        print(json.dumps(record), file=file)
 
 
 # A run and its folder.
@@ -367,12 +343,15 @@ def new_run(settings, problems):
     else:
         if Path(settings.init).is_dir():
             run, _ = open_run(settings.init, "cpu")
-            old, tokenizer = run.gpt, run.tokenizer
+            old, tokenizer, new = run.gpt, run.tokenizer, 0
         else:
-            old, tokenizer = from_pretrained(settings.init), Tokenizer()
-            grow(old, like=tokenizer.encode("<<")[0], new=3)         # <bot>, <eot>, <pause>
-        gpt = GPT(replace(old.config, dropout=settings.dropout))
-        gpt.load_state_dict(old.state_dict())
+            old, tokenizer, new = from_pretrained(settings.init), Tokenizer(), 3
+        weights = old.state_dict()
+        words = weights["wte.weight"]                               # (V, C)
+        like = words[tokenizer.encode("<<")[:1]].expand(new, -1)    # <bot>, <eot> and <pause> begin as "<<"
+        weights["wte.weight"] = torch.cat([words, like])
+        gpt = GPT(replace(old.config, vocab_size=len(words) + new, dropout=settings.dropout))
+        gpt.load_state_dict(weights)
     return Run(gpt, tokenizer, settings, 0, last_stage_of(settings, longest))
 
 
@@ -415,49 +394,35 @@ def open_run(path, device):
         return Run(gpt.eval(), Tokenizer(saved["words"]), argparse.Namespace(**saved["args"]),
                    saved["stage"], saved["last_stage"]), saved
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
-        why = "no file of tensors" if isinstance(e, pickle.UnpicklingError) else str(e).split("\n")[0]
+        why = "no file of tensors" if isinstance(e, pickle.UnpicklingError) else e
         raise UserError(f"{path} is not a whole checkpoint of this program ({why}): "
                         "train it again, or name another run") from None
 
 
-def ids_of(run, problems, name):
-    """The ids of problems. Refuses problems of words that are new to the model, which it would have to spell
-    in bytes, and one that, with all steps and fillers, is too long for it."""
-    if run.tokenizer.words:                                                             # GPT-2's has None
-        words = set(Tokenizer.of(problems[:100]).words)
-        if len(words - set(run.tokenizer.words)) > len(words) / 2:
-            raise UserError(f"most words of these {name} problems are new to the model: it was trained on "
-                            "others")
-    size, ids = run.gpt.config.block_size, list(map(run.tokenizer.ids, problems))
-    for i, (p, (question, steps, answer)) in enumerate(zip(problems, ids)):
+def check_length(run, problems):
+    """Refuse a problem that, with all steps and fillers, is too long for the model."""
+    size = run.gpt.config.block_size
+    for i, p in enumerate(problems):
+        question, steps, answer = run.tokenizer.ids(p)
         length = sum(map(len, (question, *steps, answer))) + 2 + run.settings.c * run.settings.stages
         if length > size:
-            raise UserError(f"{name} problem {i} ('{p.question[:40]}...') takes {length} positions, "
-                            f"but the model has {size}: shorten it, or lower --c or --stages")
-    return ids
+            raise UserError(f"training problem {i} ('{p.question[:40]}...') takes {length} positions, but "
+                            f"the model has {size}: shorten it, or lower --c or --stages")
 
 
 def test_problems(run, typed):
     """The run's own test problems, or those that --dataset and the problem flags ask for."""
-    settings = data.merged(vars(run.settings), typed)
-    problems = data.problem_sets(settings, ("test",))["test"]
-    ids_of(run, problems, "test")
-    return problems
+    return data.problem_sets(data.merged(vars(run.settings), typed), ("test",))["test"]
 
 
 def test(folder, device, typed):
     """Test the best checkpoint of a run, on its own test problems or on others. The log gets the record."""
     run, _ = open_run(folder, device)
-    settings = run.settings
-    result = evaluate(run, test_problems(run, typed))
+    settings, result = run.settings, evaluate(run, test_problems(run, typed))
     dataset, flags = typed.get("dataset", settings.dataset), {k: typed[k] for k in typed if k != "dataset"}
-    record = dict(kind="test", dataset=f"{dataset} {as_flags(flags)}".strip(), method=settings.method,
-                  seed=settings.seed, unusual=unusual(settings), stage=run.stage, last_stage=run.last_stage,
-                  **result)
-    print(show(record), flush=True)
-    if (log := Path(folder) / "log.jsonl").exists():
-        with open(log, "a") as file:
-            print(json.dumps(record), file=file)
+    log(Path(folder), dict(kind="test", dataset=f"{dataset} {as_flags(flags)}".strip(), seed=settings.seed,
+                           method=settings.method, unusual=unusual(settings), stage=run.stage,
+                           last_stage=run.last_stage, **result))
 
 
 def unusual(settings):
@@ -532,7 +497,7 @@ def fit(typed, folder, device, resume):
     if not saved:
         run = new_run(settings, sets["train"])
     run.gpt.to(device)
-    ids = {split: ids_of(run, problems, split) for split, problems in sets.items()}
+    check_length(run, sets["train"])
     folder.mkdir(parents=True, exist_ok=True)
     size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
@@ -540,7 +505,7 @@ def fit(typed, folder, device, resume):
           flush=True)
     if stage_at(settings.epochs - 1, settings, run.last_stage) != run.last_stage:
         print(f"note: {settings.epochs} epochs end before the last stage: see --epochs, --epochs_per_stage")
-    train(run, sets, ids["train"], folder, saved)
+    train(run, sets, folder, saved)
 
 
 def main(argv=None):

@@ -5,7 +5,7 @@
     python tests/bench.py --float32         float32 on a GPU too (default: bfloat16 autocast there)
 
 Random ids in the shape of ProsQA in GPT-2's vocabulary: questions of 357 tokens, 4 steps of 10, an answer of 9;
-stage 6 has 6 thoughts and no step. "cached" is what training and sampling do (think, speak), "explicit" the
+stage 6 has 6 thoughts and no step. "cached" is what training and sampling do (cached_forward), "explicit" the
 definition that recomputes all in every pass, in the same run (on at most 32 problems: it keeps all passes'
 activations). Training is with the paper's dropout of 0.1.
 
@@ -35,7 +35,7 @@ import train
 from gpt import GPT, GPTConfig
 
 V, QUESTION, STEPS, STEP, ANSWER = 50304, 357, 4, 10, 9
-WORDS = SimpleNamespace(bot=50257, eot=50258, pause=50259, eos=50256)
+WORDS = SimpleNamespace(bot=50257, eot=50258, pause=50259, eos=50256, ids=lambda ids: ids)
 MODELS = {"small": dict(n_layer=2, n_head=2, n_embd=128), "gpt2": dict(n_layer=12, n_head=12, n_embd=768)}
 
 
@@ -173,7 +173,7 @@ class Bench:
 
         def epoch():
             spent[0] = 0.0
-            train.train_epoch(run, train.make_optimizers(run), batches(), problems // size, 0, 1000, lambda *_, **__: None)
+            train.train_epoch(run, train.make_optimizers(run), batches(), 0, 1000)
         seconds, _ = self.timed(epoch, 1)
         print(f"  train.py at stage 6, lengths of ProsQA's spread: {problems / seconds:.1f} examples/s, making batches {spent[0] / seconds:.1%}", flush=True)
 

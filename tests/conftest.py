@@ -30,7 +30,7 @@ def open_tiny(out):
 def records(out):
     """The log of a run, without what a clock measured."""
     log = map(json.loads, (out / "log.jsonl").read_text().splitlines())
-    return [{k: v for k, v in record.items() if k not in ("ms", "rate", "left", "seconds")} for record in log]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in log]
 
 
 def generated(name="prosqa", n=1, **options):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import coconut
-from coconut import explicit_forward, generate, loss, speak, think
+from coconut import cached_forward, explicit_forward, generate, loss
 from data import collate
 from gpt import GPT, GPTConfig, UserError
 
@@ -43,10 +43,9 @@ def explicit(gpt, s, detach=False, forward=explicit_forward):
     return forward(gpt, torch.tensor([s.question]), s.n, torch.tensor([s.language[:-1]]), *[True] * detach)[0]
 
 
-def cached(gpt, batch, think=think, speak=speak):
+def cached(gpt, batch, forward=cached_forward, given=None):
     """Logits (B, Tl, V) of a batch by the cached path."""
-    hidden, _ = speak(gpt, batch.language, batch.padding, *think(gpt, batch.question, batch.padding, batch.n))
-    return gpt.logits(hidden)
+    return gpt.logits(forward(gpt, batch, batch.language, given=given)[0])
 
 
 @pytest.mark.parametrize("detach", [False, True])
@@ -92,7 +91,7 @@ def test_the_other_kind_of_thought_in_contributing_is_one_in_both_forwards(gpt, 
     assert source.count(old) == 2
     changed = {"__name__": "changed"}
     exec(source.replace(old, new), changed)
-    for row, s in zip(cached(gpt, collate(ragged), changed["think"], changed["speak"]), ragged):
+    for row, s in zip(cached(gpt, collate(ragged), changed["cached_forward"]), ragged):
         after = explicit(gpt, s, forward=changed["explicit_forward"])
         torch.testing.assert_close(row[:len(s.language) - 1], after, rtol=1e-9, atol=1e-12)
         assert torch.equal(after, explicit(gpt, s)) == (s.n == 0)
@@ -128,7 +127,7 @@ def test_generation_ends_at_the_last_position(gpt):
     """58 tokens and 2 thoughts leave 4 of the 64 positions; <eot> takes the first, and the fourth word none."""
     question = ids(57) + [BOT]
     assert [len(generate(gpt, collate([Sequence(question, n, [EOT, EOS])]), -1, 100)[0][0]) for n in (2, 5)] == [4, 1]
-    with pytest.raises(UserError, match=r"\Aquestion and thoughts take 64 positions, but the model has 64, and one must be left for a word\Z"):
+    with pytest.raises(UserError, match=r"\Aquestion and thoughts leave none of the model's 64 positions for a word: shorten them\Z"):
         generate(gpt, collate([Sequence(question, 6, [EOT, EOS])]), -1, 100)
 
 
@@ -147,8 +146,7 @@ def test_given_vectors_take_the_thoughts_places(gpt):
     given = torch.randn(1, 2, 16, dtype=torch.float64)
     x = torch.cat([gpt.embed(batch.question), given], dim=1)
     x = torch.cat([x, gpt(x)[0][:, -1:], gpt.embed(batch.language)], dim=1)
-    thoughts, cache = think(gpt, batch.question, batch.padding, batch.n, given=given)
-    hidden, _ = speak(gpt, batch.language, batch.padding, thoughts, cache)
+    hidden, thoughts, _ = cached_forward(gpt, batch, batch.language, given=given)
     torch.testing.assert_close(hidden, gpt(x)[0][:, -4:], rtol=1e-9, atol=1e-12)
     assert torch.equal(thoughts[:, :2], given)
     assert torch.equal(generate(gpt, batch, EOS, 1, given=given)[1], thoughts)
@@ -159,8 +157,7 @@ def test_pauses_read_one_by_one_are_pauses_read_at_once(gpt, ragged):
     pause, batch = 39, collate([Sequence(s.question, 3, s.language) for s in ragged])
     at_once = cached(gpt, collate([Sequence(s.question + [pause] * 3, 0, s.language) for s in ragged]))
     given = gpt.embed(torch.full((len(ragged), 3), pause))
-    one_by_one, _ = speak(gpt, batch.language, batch.padding, *think(gpt, batch.question, batch.padding, 3, given=given))
-    torch.testing.assert_close(gpt.logits(one_by_one), at_once, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(cached(gpt, batch, given=given), at_once, rtol=1e-9, atol=1e-12)
 
 
 def test_a_training_step_never_asks_the_device_for_a_number(gpt, ragged):

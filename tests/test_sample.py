@@ -85,12 +85,12 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(words, monkeyp
 
 def test_the_tree_is_what_the_entity_reaches_with_the_true_path(monkeypatch, capsys):
     monkeypatch.setattr(sample, "node_values", lambda run, problem, k: {v: k / 4 for v in ("ant", "bee", "cat", "dog", "elk", "fox")})
-    assert sample.tree(None, PROBLEM) == [
-        (0, "Tom", None, True), (1, "ant", 0.25, True), (2, "bee", 0.5, False), (3, "cat", None, False),
-        (2, "cat", 0.5, True), (3, "dog", None, True), (1, "fox", 0.25, False)]
-    sample.show_tree(PROBLEM, sample.tree(None, PROBLEM))
-    printed = capsys.readouterr().out.splitlines()
-    assert any(line.split() == ["ant", "*", "25%", "█████"] for line in printed) and max(map(len, printed[3:])) <= 100
+    _, rows = sample.tree(None, [None, PROBLEM])
+    assert [(depth, node.strip(), value, on_path) for depth, node, value, _, on_path in rows] == [
+        (0, "Tom", "", "*"), (1, "ant", 0.25, "*"), (2, "bee", 0.5, ""), (3, "cat", "", ""),
+        (2, "cat", 0.5, "*"), (3, "dog", "", "*"), (1, "fox", 0.25, "")]
+    assert rows[2][1] == " " * 8 + "bee" and rows[2][3] == "█" * 10
+    assert PROBLEM.question in " ".join(capsys.readouterr().out.split())
 
 
 def test_parallel_is_the_mean_probability_of_names_by_their_distance(monkeypatch):
@@ -178,7 +178,7 @@ def test_comparing_counts_who_is_right_where(monkeypatch):
     monkeypatch.setattr(train, "ask", lambda run, ps, *_: (
         [f"### {p.answer if int(p.answer) in right[run.gpt] else 'x'}" for p in ps], None, None))
     runs = [train.Run(name, None, Namespace(method="no_cot", stages=1, c=1), 0, 0) for name in "abc"]
-    heads, rows = sample.compare(runs, "abc", problems)
+    heads, rows = sample.compare(dict(zip("abc", runs)), problems)
     assert heads == ["by", "", "problems", *"abc"] and rows == [("steps", 1, 6, 5/6, 1/6, 6/6), ("steps", 2, 6, 4/6, 2/6, 6/6)]
 
 
@@ -187,7 +187,7 @@ def test_prosqas_answers_are_also_counted_by_the_depth_of_the_wrong_candidate(op
     texts, *_ = train.ask(run, problems, 3)
     expected = Counter(data.depths(p)[1] for p in problems)
     right = Counter(data.depths(p)[1] for p, text in zip(problems, texts) if data.grade(p, text))
-    assert sample.compare([run], ["a"], problems)[1][1:] == [
+    assert sample.compare({"a": run}, problems)[1][1:] == [
         ("wrong candidate's depth", depth, expected[depth], right[depth] / expected[depth]) for depth in sorted(expected)]
 
 
@@ -200,7 +200,7 @@ def test_curves_are_the_logs_validation_records(runs, capsys):
 
 def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, capsys):
     for name, method, correct in ("a", "coconut", 90), ("b", "coconut", 96), ("c", "cot", 50), ("d", "cot", None), ("e", "coconut", 20):
-        lines = [dict(kind="valid", seconds=seconds) for seconds in (120, 240)]
+        lines = [dict(kind="valid")]
         if correct:
             for dataset, count in (("prosqa", correct), ("prosqa --nodes 9", 1), ("prosqa --same_depth", correct - 40))[:3 if method == "coconut" else 2]:
                 lines.append(dict(kind="test", dataset=dataset, method=method, correct=count, total=100, tokens=14.0,
@@ -209,20 +209,20 @@ def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, caps
     sample.main([*(str(tmp_path / f"{name}.jsonl") for name in "abcde"), "--table"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[1:]] == [line.split() for line in (
-        "prosqa coconut 2 93.0 ± 4.2 53.0 ± 4.2 14.0 4", "prosqa coconut 1 20.0 -20.0 14.0 4 --c 2", "prosqa cot 1 50.0 - 14.0 4")]
+        "prosqa coconut 2 93.0 ± 4.2 53.0 ± 4.2 14.0", "prosqa coconut 1 20.0 -20.0 14.0 --c 2", "prosqa cot 1 50.0 - 14.0")]
 
 
 # ---- the command line
 
-@pytest.mark.parametrize("flag", ["--tree", "--sweep_thoughts", "--parallel", "--corrupt", "--curve"])
-def test_draws_a_picture_of_every_table(runs, flag, tmp_path):
+@pytest.mark.parametrize("flag", ["--tree", "--sweep_thoughts", "--parallel", "--curve"])
+def test_draws_a_picture(runs, flag, tmp_path):
     pytest.importorskip("matplotlib")
     sample.main([str(runs / "coconut"), flag, "--plot", str(tmp_path / "a.png")])
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and 5_000 < (tmp_path / "a.png").stat().st_size < 150_000
 
 
 def test_a_picture_has_the_tables_numbers(tmp_path, monkeypatch):
-    """Lines over the first column, a mark at every new stage; bars where the first column is text; a tree without heads."""
+    """Lines over the first column, a mark at every new stage; a tree."""
     plt = pytest.importorskip("matplotlib.pyplot")
     kept = []
     monkeypatch.setattr(plt, "savefig", lambda *_, **__: kept.append(plt.gca()))
@@ -230,26 +230,24 @@ def test_a_picture_has_the_tables_numbers(tmp_path, monkeypatch):
     lines = [(line.get_label(), line.get_xydata().tolist()) for line in kept[0].lines]
     assert lines[:2] == [("one", [[1, 0.25], [2, 0.5], [3, 1.0]]), ("two", [[2, 0.1], [3, 0.2]])]
     assert lines[2][1] == [[0, 0.5], [1, 0.5]] and [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in kept[0].texts] == ["0", "1"]
-    sample.draw("a.png", ["thoughts", "answers", "right"], [("none", "1/4 =", 0.25), ("noise", "3/4 =", 0.75)])
-    assert [bar.get_width() for bar in kept[1].patches] == [0.25, 0.75]
-    sample.draw("a.png", [], [(0, "Tom", None, True), (1, "ant", 0.25, False), (2, "bee", None, False), (1, "cat", 0.75, True)])
-    assert [text.get_text() for text in kept[2].texts] == ["Tom", "ant 25%", "bee", "cat 75%"]
-    assert [line.get_xydata().tolist() for line in kept[2].lines] == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], [[0, 0], [1, 3]]]
-    assert [one.get_sizes()[0] for one in kept[2].collections] == [15, 165, 15, 465]
+    sample.draw("a.png", ["steps"], [(0, "Tom", "", "", "*"), (1, "  ant", 0.25, "", ""), (2, " bee", "", "", ""), (1, "cat", 0.75, "", "*")])
+    assert [text.get_text() for text in kept[1].texts] == ["Tom", "ant 25%", "bee", "cat 75%"]
+    assert [line.get_xydata().tolist() for line in kept[1].lines] == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], [[0, 0], [1, 3]]]
+    assert [one.get_sizes()[0] for one in kept[1].collections] == [15, 165, 15, 465]
 
 
 def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_install(finished, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UserError, match=r"\A--plot needs matplotlib: pip install matplotlib\Z"):
-        sample.main([str(finished), "--corrupt", "--plot", "a.png"])
-    assert capsys.readouterr().out.count("noise for the first") == 3
+        sample.main([str(finished), "--sweep_thoughts", "--plot", "a.png"])
+    assert "Hallucination" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("run, flags, says", [
     ("pause_as_thought", "--corrupt", "without thoughts: leave out --corrupt"), ("cot", "--tree", "leave out --tree"),
     ("cot", "--thoughts 2", "trained by cot, without thoughts"), ("coconut", "--plot a.png", "--plot draws"),
-    ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "no log"),
-    ("coconut/best.pt", "--curve", "no log"), ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
+    ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "nowhere"),
+    ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
     ("coconut", "--dataset {sums} --parallel", "only ProsQA"),
     ("coconut", "--hops 2", "does not apply"), ("coconut", "--curve --nodes 9", "leave out --nodes"), ("coconut {tmp}", "", "name one")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):

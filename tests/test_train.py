@@ -76,7 +76,7 @@ def some():
 def rows(run, problems, seed=0):
     """(question, target, thoughts) of every example in an epoch's batches, as lists without padding."""
     return [(tuple(q[some:].tolist()), tuple(i for i in t.tolist() if i >= 0), micro.n)
-            for _, micros in train.batches(run, map(run.tokenizer.ids, problems), random.Random(seed)) for micro in micros
+            for _, micros in train.batches(run, problems, random.Random(seed)) for micro in micros
             for q, some, t in zip(micro.question, micro.padding, micro.target)]
 
 
@@ -87,7 +87,7 @@ def test_stage_k_replaces_the_first_k_steps_of_every_problem_once_in_another_ord
         assert sorted((tokenizer.decode(q), tokenizer.decode(t), k) for q, t, k in made) == sorted(
             (f"{p.question}\n<bot>", "".join(step + "\n" for step in p.steps[stage:]) + f"### {p.answer}<|endoftext|>", stage)
             for p in problems)
-    for predicted, micros in train.batches(a_run(tokenizer, 1), map(tokenizer.ids, problems), random.Random(0)):
+    for predicted, micros in train.batches(a_run(tokenizer, 1), problems, random.Random(0)):
         assert predicted == sum((micro.target >= 0).sum() for micro in micros)
     again = rows(a_run(tokenizer, 3), problems, seed=1)
     assert sorted(again) == sorted(made) and again != made
@@ -119,7 +119,7 @@ def test_mixing_trains_earlier_stages_at_the_given_rate(some):
 def test_buckets_hold_every_problem_once_and_batches_of_like_length(monkeypatch):
     rng, batches = random.Random(0), {}
     problems = [([9] * rng.randint(5, 60), [[1, 2]], [3, 4]) for _ in range(130)]          # as ids
-    run = a_run(Namespace(bot=11, eot=12, pause=13), 2, batch_size=8, micro_batch=8)
+    run = a_run(Namespace(bot=11, eot=12, pause=13, ids=lambda ids: ids), 2, batch_size=8, micro_batch=8)
     for bucket in (1, 4, 100):
         monkeypatch.setattr(train, "BUCKET", bucket)
         batches[bucket] = [(micros[0].question.size(1) - micros[0].padding).tolist()
@@ -147,7 +147,7 @@ def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share
 def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
     """Also where the pieces predict different numbers of tokens, as here, where every third problem has two steps left."""
     problems, _ = some
-    logs, grads = [], []
+    made, grads = [], []
     runs = [train.new_run(settings(
         batch_size=40, micro_batch=micro_batch, seed=0, n_layer=1, n_head=2, n_embd=16, dropout=0.0, init="scratch",
         detach_thoughts=False, lr=0.0, muon_lr=0.0, weight_decay=0.0, warmup=0, decay=0.0), problems) for micro_batch in (40, 7)]
@@ -157,12 +157,10 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
         gpt, run.stage = run.gpt.double(), 2
         optimizer, = train.make_optimizers(run)
         optimizer.zero_grad = lambda: None
-        shuffled = train.batches(run, map(run.tokenizer.ids, problems), random.Random(0))
-        train.train_epoch(run, [optimizer], shuffled, 1, 0, 1, lambda kind, **log: logs.append(log))
+        made.append(train.train_epoch(run, [optimizer], train.batches(run, problems, random.Random(0)), 0, 1))
         grads.append(torch.cat([p.grad.flatten() for p in gpt.parameters()]))
-        assert logs[-1]["norm"] > 1.1 and grads[-1].norm().item() == pytest.approx(1.0, rel=1e-5)       # clipped
-        assert logs[-1]["rate"] * logs[-1]["ms"] == pytest.approx(60_000 * 40) and logs[-1]["left"] == 0
-    assert logs[0]["norm"] == pytest.approx(logs[1]["norm"], rel=1e-9) and logs[0]["loss"] == pytest.approx(logs[1]["loss"], rel=2e-7)
+        assert grads[-1].norm().item() == pytest.approx(1.0, rel=1e-5)                                  # clipped
+    assert made[0]["loss"] == pytest.approx(made[1]["loss"], rel=2e-7)
     assert (grads[0] - grads[1]).norm() < 1e-9 * grads[0].norm()
 
 
@@ -178,7 +176,7 @@ def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest():
     given = [{id(p) for p in o.param_groups[0]["params"]} for o in (adamw, muon)]
     assert given[1] == {id(p) for p in gpt.h.parameters() if p.dim() == 2} and len(given[1]) == 2 * 4
     assert given[0] == {id(p) for p in gpt.parameters()} - given[1]
-    assert [(o.param_groups[0]["peak_lr"], o.param_groups[0]["weight_decay"]) for o in (adamw, muon)] == [(1e-3, 0.1), (0.02, 0.1)]
+    assert [(o.param_groups[0]["lr"], o.param_groups[0]["weight_decay"]) for o in (adamw, muon)] == [(1e-3, 0.1), (0.02, 0.1)]
     only, = train.make_optimizers(a_run(None, 0, gpt, lr=1e-3, muon_lr=0.0, weight_decay=0.0))
     assert isinstance(only, torch.optim.AdamW)
 
@@ -196,7 +194,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, mo
         calls.append(1)
         return loss(gpt, *args) * (float("nan") if len(calls) > 7 else 1.0)
     monkeypatch.setattr(coconut, "loss", breaks)
-    with pytest.raises(UserError, match=r"\Astage 0, epoch 2: loss nan, gradient norm nan at step 4 of 4, .*try a lower --lr and --muon_lr\Z"):
+    with pytest.raises(UserError, match=r"\Astep 8 of 20: loss nan, gradient norm nan: try a lower --lr and --muon_lr\Z"):
         train_tiny(tmp_path / "run")
     saved = train.open_run(tmp_path / "run/last.pt", "cpu")[1]
     assert saved["epoch"] == 1 and all(w.isfinite().all() for w in saved["model"].values())
@@ -218,7 +216,7 @@ def test_same_seed_same_run_and_other_seed_another(finished, tmp_path):
     log = records(finished)
     assert [r["stage"] for r in log if r["kind"] == "valid"] == [0, 0, 1, 2, 3]
     rates = [train.SETTINGS["lr"][0] * train.lr_factor(i, 20, 100, 0.9) for i in range(20)]
-    assert [r["lr"] for r in log if r["kind"] == "step"] == pytest.approx(rates)        # all 4 steps of each epoch
+    assert [r["lr"] for r in log if r["kind"] == "valid"] == pytest.approx(rates[3::4])     # of the last of 4 steps
     assert (log[-1]["kind"], log[-1]["total"], log[-1]["stage"]) == ("test", 8, 3)
     assert_same_run(finished, train_tiny(tmp_path / "again"))
     other = train_tiny(tmp_path / "other", "--seed", 1)
@@ -256,9 +254,9 @@ def killed(out, pause, when):
 
 
 def test_a_killed_run_resumes_to_the_same_end(finished, tmp_path):
-    """SIGKILL in the middle of an epoch, its first steps in the log; the same command with --resume ends bit for bit alike."""
-    log, reached = tmp_path / "log.jsonl", '"epoch": 3, "epochs": 5, "step": 2'
-    assert killed(tmp_path, 0, lambda: log.exists() and reached in log.read_text()) == -signal.SIGKILL
+    """SIGKILL in the middle of an epoch; the same command with --resume ends bit for bit alike."""
+    log = tmp_path / "log.jsonl"
+    assert killed(tmp_path, 0, lambda: log.exists() and '"epoch": 2' in log.read_text() and not time.sleep(0.1)) == -signal.SIGKILL
     assert train.open_run(tmp_path / "last.pt", "cpu")[1]["epoch"] == 2
     assert_same_run(finished, train_tiny(tmp_path, "--resume"))
 
@@ -315,7 +313,7 @@ def test_what_is_not_a_whole_checkpoint_is_refused_in_one_line_and_code_in_it_ne
     whole, rng = Path("m.pt").read_bytes(), random.Random(0)
     for content in [whole, b"", b"not a checkpoint", rng.randbytes(5000), *(whole[:rng.randrange(len(whole))] for _ in range(5))]:
         Path("m.pt").write_bytes(content)
-        with pytest.raises(UserError, match=r"\A.*m.pt is not a whole checkpoint.*\Z"):            # "." is no line end
+        with pytest.raises(UserError, match="m.pt is not a whole checkpoint"):
             train.open_run("m.pt", "cpu")
     assert [file.name for file in tmp_path.iterdir()] == ["m.pt"]
 
@@ -419,19 +417,19 @@ def test_a_problem_longer_than_the_model_is_refused(opened):
     run, problems = opened
     longest = max(len(question) + sum(map(len, steps)) + len(answer) for question, steps, answer in map(run.tokenizer.ids, problems)) + 2 + 3
     run.gpt.config.block_size = longest
-    train.ids_of(run, problems, "test")
+    train.check_length(run, problems)
     run.gpt.config.block_size = longest - 1
-    with pytest.raises(UserError, match=rf"test problem \d .* takes {longest} positions, but the model has {longest - 1}"):
-        train.ids_of(run, problems, "test")
+    with pytest.raises(UserError, match=rf"training problem \d .* takes {longest} positions, but the model has {longest - 1}"):
+        train.check_length(run, problems)
 
 
 @pytest.mark.parametrize("command, says", [
-    ("--dataset nothere", "no dataset nothere"), ("--dataset {run}/log.jsonl", "no dataset"), ("--dataset {tmp}", "must hold exactly one"),
+    ("--dataset nothere", "no dataset nothere"), ("--dataset {run}/log.jsonl", "no dataset"), ("--dataset {tmp}", "must hold one train.json"),
     ("--dataset {tmp} --data_seed 1", "--data_seed does not apply"), ("--dataset prontoqa --nodes 9", "does not apply to prontoqa"),
     ("--n_head 5", "no multiple of n_head 5"), ("--device abacus", "--device abacus"), ("--out {run}", "--resume"),
     ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
     ("--dataset gsm8k", "add --setting paper"), ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"),
-    ("--eval_only --out {run} --dataset prontoqa", "new to the model"), ("--init {run} --n_head 1", "its own shape: leave out --n_head"),
+    ("--init {run} --n_head 1", "its own shape: leave out --n_head"),
     ("--eval_only --out {tmp}", "there is no"), ("--init nothere --train_size 20", "there is no nothere")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
@@ -508,7 +506,7 @@ def test_numbers_and_words_out_of_their_bounds_are_refused_and_those_on_them_are
         if limits and not isinstance(value, str):
             low, high = limits
             assert [train.parse([f"--{flag}={good}"])[0] for good in (low, min(high, 10 ** 9))] == [{flag: low}, {flag: min(high, 10 ** 9)}]
-            for bad in (low - 1, high + 1):
+            for bad in (low - 1, *[high + 1] * (high < 10 ** 9)):
                 with pytest.raises(UserError, match=rf"argument --{flag}: "):
                     train.parse([f"--{flag}={bad}"])
     for bad in ("--method=telepathy", "--setting=quickly", "--lr=fast", "--lr=nan"):
