@@ -3,7 +3,6 @@
 import json
 import sys
 from argparse import Namespace
-from collections import Counter
 
 import pytest
 import torch
@@ -172,23 +171,19 @@ def test_a_twin_has_the_same_sentences_and_the_other_answer():
     assert sample.twin(data.Problem(told.split("Eva")[0] + "Is Tom a bee or elk?", [], "Tom is a bee.")) is None
 
 
-def test_comparing_counts_who_is_right_where(monkeypatch):
-    problems = [data.Problem(f"{i}?", ["s"] * (1 + i % 2), str(i)) for i in range(12)]
-    right = {"a": {0, 1, 2, 3, 4, 5, 6, 7, 8}, "b": {0, 1, 9}, "c": set(range(12))}
-    monkeypatch.setattr(train, "ask", lambda run, ps, *_: (
-        [f"### {p.answer if int(p.answer) in right[run.gpt] else 'x'}" for p in ps], None, None))
-    runs = [train.Run(name, None, Namespace(method="no_cot", stages=1, c=1), 0, 0) for name in "abc"]
-    heads, rows = sample.compare(dict(zip("abc", runs)), problems)
-    assert heads == ["by", "", "problems", *"abc"] and rows == [("steps", 1, 6, 5/6, 1/6, 6/6), ("steps", 2, 6, 4/6, 2/6, 6/6)]
-
-
-def test_prosqas_answers_are_also_counted_by_the_depth_of_the_wrong_candidate(opened):
+def test_comparing_counts_who_is_right_where(opened, monkeypatch):
+    """By the number of steps and, for ProsQA, by the depth of the wrong candidate."""
     run, problems = opened
-    texts, *_ = train.ask(run, problems, 3)
-    expected = Counter(data.depths(p)[1] for p in problems)
-    right = Counter(data.depths(p)[1] for p, text in zip(problems, texts) if data.grade(p, text))
-    assert sample.compare({"a": run}, problems)[1][1:] == [
-        ("wrong candidate's depth", depth, expected[depth], right[depth] / expected[depth]) for depth in sorted(expected)]
+    depths = [data.depths(p)[1] for p in problems]
+    right = {"a": {0, 1, 2, 3, 4}, "b": {0, 7}}
+    monkeypatch.setattr(train, "ask", lambda run, ps, *_: (
+        [f"### {p.answer if i in right[run.gpt] else 'x'}" for i, p in enumerate(ps)], None, None))
+    runs = {name: train.Run(name, None, run.settings, 0, 0) for name in "ab"}
+    expected = [("wrong candidate's depth", depth, depths.count(depth), *(
+        sum(depths[i] == depth for i in right[name]) / depths.count(depth) for name in "ab")) for depth in sorted({*depths})]
+    assert sample.compare(runs, problems) == (["by", "", "problems", "a", "b"], [("steps", 3, 8, 5/8, 2/8), *expected])
+    others = [data.Problem(p.question.split("Is")[0], p.steps, p.answer) for p in problems[:4]]
+    assert len(expected) > 1 and sample.compare(runs, others)[1] == [("steps", 3, 4, 1.0, 1/4)]
 
 
 def test_curves_are_the_logs_validation_records(runs, capsys):

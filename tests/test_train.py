@@ -492,13 +492,8 @@ def test_every_flag_of_a_run_changes_something(tmp_path, flag, monkeypatch):
     assert log != other_log or any(not torch.equal(model[k], other_model[k]) for k in model)
 
 
-def test_every_setting_is_explained_and_tried_here(capsys):
-    assert {*FLAGS, "init", "float32"} == train.SETTINGS.keys()     # the two have tests of their own in test_train.py
-    with pytest.raises(SystemExit, match="0"):
-        train.parse(["--help"])
-    text = "".join(capsys.readouterr().out.split())
-    for flag, (quick, _, _, about) in train.SETTINGS.items():
-        assert "".join(f"{about} (default: {quick}".split()) in text, flag
+def test_every_setting_is_tried_here():
+    assert {*FLAGS, "init", "float32"} == train.SETTINGS.keys()     # the two have tests of their own
 
 
 def test_numbers_and_words_out_of_their_bounds_are_refused_and_those_on_them_are_not():
