@@ -13,7 +13,6 @@ sequences that Coconut trains on:
 """
 
 import argparse
-import functools
 import inspect
 import itertools
 import json
@@ -130,7 +129,8 @@ def prosqa_graph(rng, nodes, mean_parents):
         # Each node waits for a random time, and the shortest waits win: a weighted draw without replacement.
         chosen = sorted(pool, key=lambda u: rng.expovariate(1.5 * depth[u] + 1))[:_poisson(rng, mean_parents)]
         parents.append(chosen)
-        family.append(functools.reduce(int.__or__, (family[u] for u in chosen), 0))
+        families = {family[u] for u in chosen} - {0}
+        family.append(3 if len(families) > 1 else sum(families))
         depth.append(1 + min(depth[u] for u in chosen if family[u]) if family[v] in (1, 2) else 0)
     return parents, family, depth
 
@@ -252,6 +252,8 @@ def read(path):
             lines = [re.fullmatch(r"(.*?)\|\|(.*)####(.*)", line) for line in text.rstrip().split("\n")]
             return [Problem(line[1].strip(), line[2].split(), line[3].strip()) for line in lines]
         problems = [Problem(p["question"], p["steps"], p["answer"]) for p in json.loads(text)]
+        if not problems:
+            raise ValueError("it is empty")
     except (ValueError, TypeError, KeyError) as e:
         raise UserError(f"{path} is no list of problems with question, steps and answer: {e!r}") from None
     for i, p in enumerate(problems):
@@ -266,7 +268,7 @@ def write(problems, path):
 
 
 def load(folder, splits=SPLITS):
-    """The named splits of a folder: train.json (or x_train.json), valid.json, test.json."""
+    """The named splits of a folder: train.json (or NAME_train.json), valid.json, test.json."""
     sets = {}
     for split in splits:
         files = [*Path(folder).glob(f"{split}.json"), *Path(folder).glob(f"*_{split}.json")]
@@ -386,7 +388,7 @@ def collate(sequences):
     questions, (n, *_), languages = zip(*sequences)
     Tq, Tl = max(map(len, questions)), max(map(len, languages)) - 1
     padding = [Tq - len(question) for question in questions]
-    return Batch(torch.tensor([[0] * some + question for some, question in zip(padding, questions)]),
+    return Batch(torch.tensor([[0] * left + question for left, question in zip(padding, questions)]),
                  torch.tensor(padding), n,
                  torch.tensor([ids[:-1] + [0] * (Tl + 1 - len(ids)) for ids in languages]),
                  torch.tensor([ids[1:] + [-100] * (Tl + 1 - len(ids)) for ids in languages]))
@@ -395,7 +397,7 @@ def collate(sequences):
 # ---- Grading.
 
 def grade(problem, text):
-    """True if the answer in a generated text, what follows the last "#", is right. Commas do not count, as in
+    """Is the answer in a generated text right? It is what follows the last "#". Commas do not count, as in
     the official code."""
     given, right = (s.split("#")[-1].replace(",", "").strip() for s in (text, problem.answer))
     return given == right
@@ -533,7 +535,7 @@ PROBLEM_SETTINGS = {
     "valid_size": (300, 300, COUNT, "validation problems; ProntoQA: 200"),
     "test_size":  (500, 500, COUNT, "test problems; ProntoQA: 800"),
     "hops":       (5, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
-    "nodes":      (14, 28, COUNT, "ProsQA: nodes of a graph, before those without any edge are dropped"),
+    "nodes":      (14, 28, (1, 55), "ProsQA: nodes of a graph, before those without any edge are dropped"),
     "min_steps":  (3, 3, COUNT, "ProsQA: fewest reasoning steps of a problem"),
     "max_steps":  (5, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
     "parents":    (1.5, 1.5, (0, 20), "ProsQA: parents of a node, on average"),
@@ -553,7 +555,7 @@ def defaults(table, setting, dataset):
     return column | {flag: v for flag, v in OTHERWISE.get((setting, dataset), {}).items() if flag in table}
 
 
-def add_flags(parser, table, usual="default: {quick}; in the paper setting {paper}"):
+def add_flags(parser, table, usual="default: {quick}; paper: {paper}"):
     """A flag for each row of a table of settings; `usual` says what holds for one that is not typed. Such a
     flag is absent from what parse_args returns."""
     for flag, (quick, paper, limits, about) in table.items():
@@ -577,7 +579,8 @@ def number(kind, low, high=math.inf):
 
 
 def problem_flags(dataset):
-    """The flags of PROBLEM_SETTINGS that a dataset takes: none, if its problems are not generated."""
+    """The flags of PROBLEM_SETTINGS that a dataset takes: the parameters of its generator and four more, or
+    none, if its problems are not generated."""
     takes = inspect.signature(GENERATORS[dataset]).parameters if dataset in GENERATORS else ()
     always = ("train_size", "valid_size", "test_size", "data_seed")
     return [flag for flag in PROBLEM_SETTINGS if flag in takes or takes and flag in always]
@@ -598,8 +601,9 @@ def problem_sets(settings, splits=SPLITS, **more):
     dataset = settings.dataset
     if dataset in GENERATORS:
         options = {flag: getattr(settings, flag) for flag in problem_flags(dataset)}
-        sizes = {split: options.pop(f"{split}_size") * (split in splits) for split in SPLITS}
-        return make_problems(dataset, sizes, **dict(seed=options.pop("data_seed")) | options | more)
+        sizes = {split: options.pop(f"{split}_size") for split in SPLITS}
+        options = dict(seed=options.pop("data_seed")) | options | more
+        return make_problems(dataset, {split: sizes[split] for split in splits}, **options)
     if dataset == "gsm8k":
         return {split: read(download(url, f"gsm8k-{split}.txt", sha256))
                 for split, (url, sha256) in GSM8K.items() if split in splits}

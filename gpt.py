@@ -28,7 +28,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """The commands print it in one line. Any other error is a bug and keeps its traceback."""
 
 
@@ -147,10 +147,10 @@ class GPT(nn.Module):
         mask, positions = place <= new, new[:, 0]                           # (T, S) causal, (T,)
         if padding is not None:
             real = place >= padding[:, None, None]                          # (B, 1, S)
-            # Padding sees itself: a softmax over nothing would be no number.
+            # Padding sees itself: a softmax over nothing would be nan.
             mask = (mask & real | (place == new))[:, None]                  # (B, 1, T, S)
-            positions = positions - padding[:, None]                        # (B, T), those of padding not
-            positions = positions.clamp(0, self.config.block_size - 1)      # below 0 or beyond the last
+            # Padding's own positions, read by nobody, may lie below 0 or beyond the last.
+            positions = (positions - padding[:, None]).clamp(0, self.config.block_size - 1)     # (B, T)
         x = self.drop(x + self.wpe(positions))
         grown = []
         for block, past in zip(self.h, cache or [None] * len(self.h)):
@@ -165,9 +165,9 @@ class GPT(nn.Module):
 
 # ---- the official weights
 
-GPT2 = ("https://huggingface.co/openai-community/gpt2/resolve/607a30d783dfa663caf39e06633721c8d4cfcd7e/"
-        "pytorch_model.bin", "gpt2-607a30d7.bin",
-        "7c5d3f4b8b76583b422fcb9189ad6c89d5d97a094541ce8932dce3ecabde1421")     # its sha256
+GPT2_FILE = ("https://huggingface.co/openai-community/gpt2/resolve/607a30d783dfa663caf39e06633721c8d4cfcd7e/"
+             "pytorch_model.bin", "gpt2-607a30d7.bin",
+             "7c5d3f4b8b76583b422fcb9189ad6c89d5d97a094541ce8932dce3ecabde1421")     # its sha256
 
 
 def download(url, name, sha256):
@@ -187,7 +187,7 @@ def download(url, name, sha256):
 def from_pretrained(name):
     """GPT-2 with trained weights: "gpt2" downloads the official file (124M parameters), all else is the path
     of a pytorch_model.bin, of any size. Heads are 64 wide, as in all official sizes."""
-    path = download(*GPT2) if name == "gpt2" else Path(name)
+    path = download(*GPT2_FILE) if name == "gpt2" else Path(name)
     if not path.is_file():
         raise UserError(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
     try:

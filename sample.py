@@ -30,26 +30,26 @@ import train
 from gpt import UserError, run_or_explain
 
 
-def in_words(run, thoughts, top=5):
+def in_words(run, thoughts, top=3):
     """Each of the thoughts (N, C) as the `top` words closest to it, [(word, probability), ...]."""
     best = run.gpt.logits(thoughts).softmax(-1).topk(top)                                       # (N, top)
     return [[(run.tokenizer.decode([i]), p) for i, p in zip(*one)]
             for one in zip(best.indices.tolist(), best.values.tolist())]
 
 
-def show_question(problem):
-    print(textwrap.fill(problem.question, 100, initial_indent="question  ", subsequent_indent=" " * 10))
+def show(label, text):
+    print(textwrap.fill(text, 100, initial_indent=f"{label:10}", subsequent_indent=" " * 10))
 
 
 def show_answers(run, problems, n):
     """The problems, one after the other: what the model thought, in words, and what it wrote."""
     texts, _, thoughts = train.ask(run, problems, n)
     for problem, text, one in zip(problems, texts, thoughts):
-        show_question(problem)
+        show("question", problem.question)
         for i, words in enumerate(in_words(run, one), start=1):
-            shown = [(re.sub("^(Every|Each) | is an? $", "", word).strip() or repr(word), p) for word, p in words]
-            print(f"thought {i:<2}" + "   ".join(f"{word[:9]:>9} {p:4.0%}" for word, p in shown))
-        print(f"written   {' / '.join(text.splitlines())}")
+            cells = [f"{repr(word)[1:-1].strip():20} {p:4.0%}" for word, p in words]
+            print(f"thought {i:<2}" + "   ".join(cells))
+        show("written", " / ".join(text.splitlines()))
         right = "right" if data.grade(problem, text) else "wrong"
         print(f"truth     {problem.answer}   {right}\n" if problem.answer else "")
     if problems[0].answer:
@@ -97,7 +97,7 @@ def tree(run, problems):
         for child in sorted(v for u, v in edges if u == node and depth < left[entity]):
             visit(child, depth + 1)
     visit(entity, 0)
-    show_question(problem)
+    show("question", problem.question)
     return ["steps", "node", "next step\nis about it", "", "on a shortest path\nto the answer"], rows
 
 
@@ -124,19 +124,17 @@ def twin(problem):
         if other in reached and answer not in reached:
             question = problem.question.replace(f"Is {entity} a", f"Is {somebody} a")
             twins.append((data.Problem(question, [], f"{somebody} is a {other}."), reached[other]))
-    return max(twins, key=lambda twin: (twin[1], twin[0].answer), default=None)
+    return max(twins, key=lambda pair: (pair[1], pair[0].answer), default=None)
 
 
 def corrupt(run, problems):
     """Accuracy when the thoughts are tampered with: what was done, the answers right, how many were given at
     once, without a written step before them, and how many of these are right.
 
-    Noise has the mean and standard deviation of the numbers in all thoughts of the test set. Whatever is put
-    in is fed back as the input, so that thoughts after it see it. Thoughts in another order and another
-    problem's come from an untouched pass. Another problem is one with as many steps, where there is one. A
-    twin (ProsQA; see there) differs only in who is asked about, so an answer that follows the twin's thoughts
-    is wrong; the last row says how many of the twins are answered right. Only twins count whose number of
-    steps occurs in the test set.
+    Whatever is put in is fed back as the input, so that thoughts after it see it. Noise has the mean and
+    standard deviation of the numbers in all thoughts. Another problem has as many steps, if one does. An
+    answer that follows a twin's thoughts (ProsQA; see there) is wrong; the last row says how many of the
+    twins are answered right. Only twins count whose number of steps occurs in the test set.
     """
     torch.manual_seed(0)
     n, total = run.fillers(), len(problems)
@@ -161,10 +159,8 @@ def corrupt(run, problems):
         texts, *_ = train.ask(run, some, n, given=given)
         right = list(map(data.grade, some, texts))
         once = [r for r, text in zip(right, texts) if not text.split("###")[0].strip()]
-        accuracy = sum(right) / len(some)
-        rows.append((what, f"{sum(right)}/{len(some)} =", accuracy, "█" * round(30 * accuracy), len(once),
-                     sum(once)))
-    return ["thoughts", "answers", "right", "", "at\nonce", "right of\nthese"], rows
+        rows.append((what, f"{sum(right)}/{len(some)} =", sum(right) / len(some), len(once), sum(once)))
+    return ["thoughts", "answers", "right", "at\nonce", "right of\nthese"], rows
 
 
 @torch.no_grad()
@@ -178,6 +174,7 @@ def parallel(run, problems):
     that would be the thoughts are read, at <bot> and at all pauses but the last.
     """
     n, tokens = run.fillers(), {}
+    kinds = ["on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther", "out of\nreach"]
     for i, word in enumerate(run.tokenizer.words, start=256):
         tokens.setdefault(data.name_and_rest(word)[0], []).append(i)
     thoughts = train.ask(run, problems, n)[2]                                               # (P, n, C)
@@ -194,11 +191,10 @@ def parallel(run, problems):
             for k, share in enumerate(named.tolist(), start=1):
                 on_path = d == k and d + left.get(node, math.inf) == distance[answer]
                 kind = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
-                shares.setdefault((k, kind), []).append(share)
-    rows = [(k, *(statistics.mean(shares[k, kind]) if (k, kind) in shares else "" for kind in range(5)))
+                shares.setdefault((k, kinds[kind]), []).append(share)
+    rows = [(k, *(statistics.mean(shares[k, kind]) if (k, kind) in shares else "" for kind in kinds))
             for k in range(1, n + 1)]
-    return ["thought", "on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther",
-            "out of\nreach"], rows
+    return ["thought", *kinds], rows
 
 
 def compare(runs, problems):
@@ -208,7 +204,7 @@ def compare(runs, problems):
     for run in runs.values():
         texts, *_ = train.ask(run, problems, run.fillers())
         right.append([data.grade(p, text) for p, text in zip(problems, texts)])
-    groups, prosqa = {}, data.asked(problems[0])
+    groups, prosqa = {("all", ""): range(len(problems))}, data.asked(problems[0])
     for i, p in enumerate(problems):
         groups.setdefault(("steps", len(p.steps)), []).append(i)
         if prosqa:
@@ -272,7 +268,7 @@ def draw(path, heads, rows):
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     _, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    if heads[0] == "steps":
+    if "node" in heads:
         draw_tree(axes, rows)
     else:
         draw_lines(axes, [head.replace("\n", " ") for head in heads], list(zip(*rows)))
@@ -308,6 +304,7 @@ def draw_lines(axes, heads, columns):
             color = colors.setdefault(name, f"C{len(colors)}")
             axes.plot(*zip(*points), color=color, label=label, linewidth=1)
     axes.set(xlabel=heads[0], ylim=(0, 1.02))
+    axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize=8)
     if isinstance(columns[1][0], str):
         axes.set(xlabel=f"{heads[0]} (above: {heads[1]}; dotted: a coin flip)")
@@ -332,14 +329,14 @@ LOOKS = {"tree": (tree, "ProsQA: the search tree of a test problem (--n 2: of th
 def refuse(look, thoughts, run, problems):
     """A user error where a look does not suit the run or its problems; a warning where it says little."""
     method, (filler, written) = run.settings.method, train.METHODS[run.settings.method]
-    if look in ("tree", "sweep_thoughts", "parallel") and not all(map(data.asked, problems)):
-        raise UserError(f"--{look} follows paths to a target, which only ProsQA's problems have")
-    needs_thoughts = look == "corrupt" and filler != "thought"
-    if needs_thoughts or filler is None and (thoughts or look in ("tree", "parallel")):
-        raise UserError(f"this run was trained by {method}, without thoughts: "
-                        f"leave out --{look or 'thoughts'}")
-    if look == "parallel" and not run.tokenizer.words:
-        raise UserError("--parallel needs a vocabulary in which a name is one token, which GPT-2's is not")
+    if look in ("tree", "sweep_thoughts", "parallel") and not all(
+            data.asked(p) and data.sound(p)[0] for p in problems):
+        raise UserError(f"--{look} follows paths to an answer, which only sound problems of ProsQA have")
+    if (filler is None and (thoughts or look == "tree") or look == "corrupt" and filler != "thought"
+            or look in ("corrupt", "parallel") and not run.fillers()):
+        raise UserError(f"this run of {method} is without thoughts: leave out --{look or 'thoughts'}")
+    if look == "parallel" and (run.settings.c > 1 or not run.tokenizer.words):
+        raise UserError("--parallel needs one thought per step, and names that are one token each")
     if filler and look in ("tree", "sweep_thoughts") and (written == "removed" or not run.settings.mix):
         print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
               "what is shown says little about what it has thought by then")
@@ -349,7 +346,7 @@ def parse(argv):
     """The command line: typed problem flags, {flag: value}, and all else; .look is the look it asks for."""
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     add = parser.add_argument
-    add("paths", metavar="RUN", nargs="+", help="a run's folder (its best.pt is asked), or a checkpoint")
+    add("paths", metavar="RUN", nargs="+", help="a run's folder (its best.pt is asked), a checkpoint, a log")
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--question", help="ask this instead of test problems")
     for look, (_, what) in LOOKS.items():
@@ -381,8 +378,8 @@ def main(argv=None):
         heads, rows = look(logs(args.paths))
     else:
         device = train.pick_device(args.device)
-        runs = {Path(path).name: train.open_run(path, device)[0] for path in args.paths}
-        run = next(iter(runs.values()))
+        runs = {path: train.open_run(path, device)[0] for path in args.paths}
+        run = runs[args.paths[0]]
         own = [data.Problem(args.question, [], "")] if args.question else train.test_problems(run, typed)
         refuse(args.look, args.thoughts, run, own)
         problems = own[:args.n or {None: 3, tree: 1}.get(look)]

@@ -53,7 +53,8 @@ def schedule(settings, stage, steps):
     A problem with fewer steps than the stage still gets stage * c fillers: in the last stage all get K * c.
     """
     filler, written = METHODS[settings.method]
-    K, total, replaced = settings.stages, sum(steps), settings.stages
+    K, total = settings.stages, sum(steps)
+    replaced = K                    # methods without stages have the last stage's fillers all along
     if written == "kept":
         removed = 0
     elif written == "removed":
@@ -323,6 +324,8 @@ def log(folder, record):
     line = "stage {stage}/{last_stage} | right {correct}/{total} = {share:.1%} | {tokens:.1f} tokens"
     if record["kind"] == "valid":
         line = "epoch {epoch}/{epochs} | " + line + " | loss {loss:.4f} | after {seconds:.0f} s"
+    else:
+        line = "test on {dataset} | " + line
     print(line.format(share=record["correct"] / record["total"], **record), flush=True)
     with open(folder / "log.jsonl", "a") as file:
         print(json.dumps(record), file=file)
@@ -482,9 +485,9 @@ def pick_device(name):
 def fit(typed, folder, device, resume):
     """Begin a run in a folder, or go on with the one there, and train it to its end."""
     saved = None
+    if (folder / "best.pt").exists() and not resume:
+        raise UserError(f"{folder} holds a run already: add --resume to go on, or choose another --out")
     if (folder / "last.pt").exists():
-        if not resume:
-            raise UserError(f"{folder} holds a run already: add --resume to go on, or choose another --out")
         run, saved = open_run(folder / "last.pt", device)
         for flag, value in typed.items():
             if value != vars(run.settings)[flag]:
@@ -504,7 +507,7 @@ def fit(typed, folder, device, resume):
           f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}, into {folder}",
           flush=True)
     if stage_at(settings.epochs - 1, settings, run.last_stage) != run.last_stage:
-        print(f"note: {settings.epochs} epochs end before the last stage: see --epochs, --epochs_per_stage")
+        print(f"note: {settings.epochs} epochs end before the last stage: see --epochs")
     train(run, sets, folder, saved)
 
 

@@ -317,7 +317,7 @@ GOOD = {"question": "Is it?", "steps": ["So it is."], "answer": "Yes"}
 
 
 @pytest.mark.parametrize("content, named", [
-    (b"[{", ""), (b"\xff\xfe[", ""), (GOOD, ""), ([GOOD, "x"], ""),
+    (b"[{", ""), (b"\xff\xfe[", ""), (GOOD, ""), ([], "it is empty"), ([GOOD, "x"], ""),
     *(([GOOD, {k: v for k, v in GOOD.items() if k != field}], f"{field}'") for field in GOOD),
     *(([GOOD, GOOD | {field: bad}], f"item 1.*{field}") for field, bad in [
         ("question", None), ("steps", "So"), ("steps", ["So", 3]), ("answer", 3)])])

@@ -62,7 +62,7 @@ def test_the_included_model_thinks_what_the_readme_says(capsys):
     """The best word of each thought, and how it answers after fewer or other thoughts; on another processor a few answers may differ."""
     sample.main([str(ROOT / "results/model"), "--n", "10"])
     printed = capsys.readouterr().out
-    best = [re.findall(r"^ *thought \d (.{9})", text, re.M) for text in (README, printed)]
+    best = [re.findall(r"^ *thought \d +(.{20})", text, re.M) for text in (README, printed)]
     assert len(best[0]) == 5 and best[0] == best[1][:5]
     assert int(re.search(r"(\d+) of 10 right", printed)[1]) >= 9
     sample.main([str(ROOT / "results/model"), "--sweep_thoughts"])

@@ -181,9 +181,10 @@ def test_comparing_counts_who_is_right_where(opened, monkeypatch):
     runs = {name: train.Run(name, None, run.settings, 0, 0) for name in "ab"}
     expected = [("wrong candidate's depth", depth, depths.count(depth), *(
         sum(depths[i] == depth for i in right[name]) / depths.count(depth) for name in "ab")) for depth in sorted({*depths})]
-    assert sample.compare(runs, problems) == (["by", "", "problems", "a", "b"], [("steps", 3, 8, 5/8, 2/8), *expected])
+    assert sample.compare(runs, problems) == (
+        ["by", "", "problems", "a", "b"], [("all", "", 8, 5/8, 2/8), ("steps", 3, 8, 5/8, 2/8), *expected])
     others = [data.Problem(p.question.split("Is")[0], p.steps, p.answer) for p in problems[:4]]
-    assert len(expected) > 1 and sample.compare(runs, others)[1] == [("steps", 3, 4, 1.0, 1/4)]
+    assert len(expected) > 1 and sample.compare(runs, others)[1][1:] == [("steps", 3, 4, 1.0, 1/4)]
 
 
 def test_curves_are_the_logs_validation_records(runs, capsys):
@@ -225,7 +226,7 @@ def test_a_picture_has_the_tables_numbers(tmp_path, monkeypatch):
     lines = [(line.get_label(), line.get_xydata().tolist()) for line in kept[0].lines]
     assert lines[:2] == [("one", [[1, 0.25], [2, 0.5], [3, 1.0]]), ("two", [[2, 0.1], [3, 0.2]])]
     assert lines[2][1] == [[0, 0.5], [1, 0.5]] and [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in kept[0].texts] == ["0", "1"]
-    sample.draw("a.png", ["steps"], [(0, "Tom", "", "", "*"), (1, "  ant", 0.25, "", ""), (2, " bee", "", "", ""), (1, "cat", 0.75, "", "*")])
+    sample.draw("a.png", ["node"], [(0, "Tom", "", "", "*"), (1, "  ant", 0.25, "", ""), (2, " bee", "", "", ""), (1, "cat", 0.75, "", "*")])
     assert [text.get_text() for text in kept[1].texts] == ["Tom", "ant 25%", "bee", "cat 75%"]
     assert [line.get_xydata().tolist() for line in kept[1].lines] == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], [[0, 0], [1, 3]]]
     assert [one.get_sizes()[0] for one in kept[1].collections] == [15, 165, 15, 465]
@@ -240,10 +241,10 @@ def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_instal
 
 @pytest.mark.parametrize("run, flags, says", [
     ("pause_as_thought", "--corrupt", "without thoughts: leave out --corrupt"), ("cot", "--tree", "leave out --tree"),
-    ("cot", "--thoughts 2", "trained by cot, without thoughts"), ("coconut", "--plot a.png", "--plot draws"),
+    ("cot", "--thoughts 2", "run of cot is without thoughts"), ("coconut", "--plot a.png", "--plot draws"),
     ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "nowhere"),
     ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
-    ("coconut", "--dataset {sums} --parallel", "only ProsQA"),
+    ("coconut", "--dataset {sums} --parallel", "only sound problems of ProsQA"),
     ("coconut", "--hops 2", "does not apply"), ("coconut", "--curve --nodes 9", "leave out --nodes"), ("coconut {tmp}", "", "name one")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
     data.write([data.Problem("Is Tom a bompus?", ["<<1+1=2>>"], "2")], tmp_path / "sums.json")
