@@ -154,8 +154,8 @@ class Run:
 def batches(run, problems, rng):
     """An epoch: the problems in random order as batches of the run's stage, or, with --mix, some of a random
     stage up to it. (Not without fillers: nothing would tell the model the stage, and the same question would
-    have contradicting targets.) Each is (how many tokens to predict, [micro-batch, ...]); the micro-batches
-    go through the model one after the other, to bound the memory, and share one optimizer step.
+    have contradicting targets.) Each is a list of micro-batches, which go through the model one after the
+    other, to bound the memory, and share one optimizer step.
 
     A batch has problems of like length, which saves padding: each BUCKET of random batches is sorted.
     """
@@ -176,9 +176,8 @@ def batches(run, problems, rng):
             if written == "by token":       # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
                 removed += int(rng.expovariate(4))
             rows.append(data.encode(ids, run.tokenizer, filler, removed, n))
-        predicted = sum(len(language) - 1 for _, _, language in rows)
         micro = settings.micro_batch
-        yield predicted, [data.collate(rows[start:start + micro]) for start in range(0, len(rows), micro)]
+        yield [data.collate(rows[start:start + micro]) for start in range(0, len(rows), micro)]
 
 
 @torch.no_grad()
@@ -217,15 +216,16 @@ def train_epoch(run, optimizers, shuffled, done, total):
     says of it: the mean loss and the last learning rate."""
     gpt, settings, losses = run.gpt.train(), run.settings, []
     device = gpt.wte.weight.device
-    for update, (predicted, micros) in enumerate(shuffled, start=done):
+    for update, micros in enumerate(shuffled, start=done):
         factor = lr_factor(update, total, settings.warmup, settings.decay)
         for optimizer, lr in zip(optimizers, (settings.lr, settings.muon_lr)):
             optimizer.param_groups[0]["lr"] = lr * factor
-        loss = torch.zeros((), device=device)       # the mean over the predicted tokens of the whole batch
-        for micro in micros:
+        counts = [(micro.target >= 0).sum().item() for micro in micros]     # tokens to predict
+        loss = torch.zeros((), device=device)                               # their mean over the whole batch
+        for micro, count in zip(micros, counts):
             with run.autocast():
                 part = coconut.loss(gpt, micro.to(device), settings.detach_thoughts)
-            part = part * ((micro.target >= 0).sum().item() / predicted)
+            part = part * (count / sum(counts))
             part.backward()
             loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
@@ -260,8 +260,7 @@ def fresh(run, epoch, tested):
 
 
 def train(run, sets, folder, saved):
-    """All stages, epoch by epoch (paper: Method, Training Procedure). saved: the last.pt to go on from, or
-    None."""
+    """All stages, epoch by epoch. saved: the last.pt to go on from, or None."""
     settings, optimizers = run.settings, make_optimizers(run)
     updates = math.ceil(len(sets["train"]) / settings.batch_size)       # optimizer steps per epoch
     first, best, started = 0, -1, time.time()
