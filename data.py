@@ -630,6 +630,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if Path(args.dataset).is_file():
         return check(read(args.dataset))
+    if args.dataset not in GENERATORS:
+        raise UserError(f"there is no {args.dataset}: say prosqa or prontoqa, or name a file")
     settings = merged(defaults(PROBLEM_SETTINGS, "paper", args.dataset), vars(args))
     if args.out:
         Path(args.out).mkdir(parents=True, exist_ok=True)

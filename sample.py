@@ -222,7 +222,10 @@ def logs(paths):
     for path in map(Path, paths):
         path = path / "log.jsonl" if path.is_dir() else path
         name = path.parent.name if path.stem == "log" else path.stem
-        found[name] = [json.loads(line) for line in path.read_text().splitlines()]
+        try:
+            found[name] = [json.loads(line) for line in path.read_text().splitlines()]
+        except ValueError:
+            raise UserError(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
     return found
 
 
@@ -272,7 +275,10 @@ def draw(path, heads, rows):
         draw_tree(axes, rows)
     else:
         draw_lines(axes, [head.replace("\n", " ") for head in heads], list(zip(*rows)))
-    plt.savefig(path, dpi=200)
+    try:
+        plt.savefig(path, dpi=200)
+    except ValueError as e:
+        raise UserError(f"--plot {path}: {e}") from None
     print(f"drawn in {path}")
 
 
@@ -346,7 +352,8 @@ def parse(argv):
     """The command line: typed problem flags, {flag: value}, and all else; .look is the look it asks for."""
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     add = parser.add_argument
-    add("paths", metavar="RUN", nargs="+", help="a run's folder (its best.pt is asked), a checkpoint, a log")
+    add("paths", metavar="RUN", nargs="+",
+        help="a run's folder (its best.pt is asked), or a checkpoint; for --curve and --table a log will do")
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--question", help="ask this instead of test problems")
     for look, (_, what) in LOOKS.items():

@@ -326,8 +326,10 @@ def log(folder, record):
     else:
         line = "test on {dataset} | " + line
     print(line.format(share=record["correct"] / record["total"], **record), flush=True)
-    with open(folder / "log.jsonl", "a") as file:
-        print(json.dumps(record), file=file)
+    path = Path(folder) / "log.jsonl"
+    if record["kind"] == "valid" or path.exists():      # a model that came without a log stays without
+        with open(path, "a") as file:
+            print(json.dumps(record), file=file)
 
 
 # A run and its folder.
@@ -404,12 +406,12 @@ def open_run(path, device):
 def check_length(run, problems):
     """Refuse a problem that, with all steps and fillers, is too long for the model."""
     size = run.gpt.config.block_size
-    for i, p in enumerate(problems):
+    for p in problems:
         question, steps, answer = run.tokenizer.ids(p)
         length = sum(map(len, (question, *steps, answer))) + 2 + run.settings.c * run.settings.stages
         if length > size:
-            raise UserError(f"training problem {i} ('{p.question[:40]}...') takes {length} positions, but "
-                            f"the model has {size}: shorten it, or lower --c or --stages")
+            raise UserError(f"the problem '{p.question[:40]}...' takes {length} positions, but the model has "
+                            f"{size}: shorten it, or lower --c or --stages")
 
 
 def test_problems(run, typed):
@@ -422,9 +424,9 @@ def test(folder, device, typed):
     run, _ = open_run(folder, device)
     settings, result = run.settings, evaluate(run, test_problems(run, typed))
     dataset, flags = typed.get("dataset", settings.dataset), {k: typed[k] for k in typed if k != "dataset"}
-    log(Path(folder), dict(kind="test", dataset=f"{dataset} {as_flags(flags)}".strip(), seed=settings.seed,
-                           method=settings.method, unusual=unusual(settings), stage=run.stage,
-                           last_stage=run.last_stage, **result))
+    log(folder, dict(kind="test", dataset=f"{dataset} {as_flags(flags)}".strip(), seed=settings.seed,
+                     method=settings.method, unusual=unusual(settings), stage=run.stage,
+                     last_stage=run.last_stage, **result))
 
 
 def unusual(settings):
@@ -484,8 +486,8 @@ def pick_device(name):
 def fit(typed, folder, device, resume):
     """Begin a run in a folder, or go on with the one there, and train it to its end."""
     saved = None
-    if (folder / "best.pt").exists() and not resume:
-        raise UserError(f"{folder} holds a run already: add --resume to go on, or choose another --out")
+    if (folder / "best.pt").exists() and not (resume and (folder / "log.jsonl").exists()):
+        raise UserError(f"{folder} holds a model: choose another --out, or go on with a run by --resume")
     if (folder / "last.pt").exists():
         run, saved = open_run(folder / "last.pt", device)
         for flag, value in typed.items():
@@ -499,7 +501,7 @@ def fit(typed, folder, device, resume):
     if not saved:
         run = new_run(settings, sets["train"])
     run.gpt.to(device)
-    check_length(run, sets["train"])
+    check_length(run, [p for problems in sets.values() for p in problems])
     folder.mkdir(parents=True, exist_ok=True)
     size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "

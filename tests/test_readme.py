@@ -117,5 +117,7 @@ def test_results_beside_a_log_are_its_test():
     pairs = [(logs[0], counts[0]) for logs, counts in pairs if len(logs) == len(counts) == 1]
     assert len(pairs) >= 5
     assert not [pair for pair in pairs if pair[1] not in counts_of(pair[0])]
+    official = re.findall(r"% \| ([\d.]+) \| [^|]*\| [\d.]+ \| \d+ \| \[log\]\((logs/.*?)\)", (ROOT / "results/README.md").read_text())
+    assert len(official) == 10 and all(f"{int(counts_of(log)[2].removesuffix('/300')) / 3:.1f}" == share for share, log in official)
     shares = re.findall(r"\| ([\d.]+)% \|.*\((logs/.*?\.jsonl)\)", "".join(page.read_text() for page in PAGES))      # of --same_depth
     assert len(shares) >= 40 and all(f"{100 * int(counts_of(log)[1].split('/')[0]) / 500:.1f}" == share for share, log in shares)

@@ -243,7 +243,7 @@ def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_instal
     ("pause_as_thought", "--corrupt", "without thoughts: leave out --corrupt"), ("cot", "--tree", "leave out --tree"),
     ("cot", "--thoughts 2", "run of cot is without thoughts"), ("coconut", "--plot a.png", "--plot draws"),
     ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "nowhere"),
-    ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
+    ("coconut/best.pt", "--curve", "no log"), ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
     ("coconut", "--dataset {sums} --parallel", "only sound problems of ProsQA"),
     ("coconut", "--hops 2", "does not apply"), ("coconut", "--curve --nodes 9", "leave out --nodes"), ("coconut {tmp}", "", "name one")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
