@@ -77,9 +77,9 @@ def loss(gpt, batch, detach=False):
 def generate(gpt, batch, eos, max_new_tokens, given=None):
     """Think, then write greedily until <eos>, a batch at a time.
 
-    The language begins with the batch's first token of it (<eot>, if there is one). given: as above. Returns
-    for each problem the new ids, with <eos> if it came, and the thoughts (B, n, C). A UserError where the
-    model has no position left for a word.
+    Of the batch's language only the first token is read (<eot>, if there is one). given: see cached_forward.
+    Returns for each problem the new ids, with <eos> if it came, and the thoughts (B, n, C). A UserError where
+    the model has no position left for a word.
     """
     room = gpt.config.block_size - batch.question.size(1) - batch.n     # positions left for words
     if room < 1:

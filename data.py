@@ -249,7 +249,8 @@ def read(path):
     try:
         text = Path(path).read_text(encoding="utf-8")
         if Path(path).suffix == ".txt":
-            lines = [re.fullmatch(r"(.*?)\|\|(.*)####(.*)", line) for line in text.rstrip().split("\n")]
+            form = r"\s*(\S.*?)\|\|(.*)####\s*(\S.*)"
+            lines = [re.fullmatch(form, line) for line in text.rstrip().split("\n")]
             return [Problem(line[1].strip(), line[2].split(), line[3].strip()) for line in lines]
         problems = [Problem(p["question"], p["steps"], p["answer"]) for p in json.loads(text)]
         if not problems:
@@ -571,7 +572,7 @@ def number(kind, low, high=math.inf):
     """An argparse type: an int or float between low and high."""
     def convert(text):
         value = kind(text)
-        if not low <= value <= high:
+        if not low <= value <= high or math.isinf(value):
             raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
         return value
     convert.__name__ = kind.__name__        # argparse names it when the text is no number at all

@@ -20,6 +20,7 @@ import os
 import pickle
 import sys
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import tiktoken
@@ -179,7 +180,7 @@ def download(url, name, sha256):
         print(f"downloading {url}")
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
-        except (OSError, RuntimeError) as e:            # no network; another sha256
+        except (OSError, HTTPException, RuntimeError) as e:     # no network; cut off; another sha256
             raise UserError(f"{url} could not be fetched ({e}): put a copy at {path}") from None
     return path
 

@@ -388,8 +388,8 @@ def main(argv=None):
         runs = {path: train.open_run(path, device)[0] for path in args.paths}
         run = runs[args.paths[0]]
         own = [data.Problem(args.question, [], "")] if args.question else train.test_problems(run, typed)
-        refuse(args.look, args.thoughts, run, own)
         problems = own[:args.n or {None: 3, tree: 1}.get(look)]
+        refuse(args.look, args.thoughts, run, problems)
         if not look:
             return show_answers(run, problems, run.fillers() if args.thoughts is None else args.thoughts)
         heads, rows = look(runs if look == compare else run, problems)

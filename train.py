@@ -221,7 +221,7 @@ def train_epoch(run, optimizers, shuffled, done, total):
         for optimizer, lr in zip(optimizers, (settings.lr, settings.muon_lr)):
             optimizer.param_groups[0]["lr"] = lr * factor
         counts = [(micro.target >= 0).sum().item() for micro in micros]     # tokens to predict
-        loss = torch.zeros((), device=device)                               # their mean over the whole batch
+        loss = torch.zeros((), device=device)                               # the mean over all of them
         for micro, count in zip(micros, counts):
             with run.autocast():
                 part = coconut.loss(gpt, micro.to(device), settings.detach_thoughts)

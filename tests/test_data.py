@@ -467,7 +467,7 @@ def test_a_line_of_gsm8k_is_a_problem_and_a_file_with_a_malformed_one_is_refused
     (tmp_path / "a.txt").write_text("John cuts grass.  Cost?||<<4-2=2>> <<2/.5=4>> #### 300\n  No chain?||#### 7\n\n")
     assert read(tmp_path / "a.txt") == [
         Problem("John cuts grass.  Cost?", ["<<4-2=2>>", "<<2/.5=4>>"], "300"), Problem("No chain?", [], "7")]
-    for bad in ("no bars #### 1", "no answer||<<1=1>>", ""):
+    for bad in ("no bars #### 1", "no answer||<<1=1>> ####  ", "||x #### 1", ""):
         (tmp_path / "a.txt").write_text(f"a?||<<1=1>> #### 1\n{bad}\na?||<<1=1>> #### 1\n")
         with pytest.raises(UserError, match=r"a.txt is no list of problems"):
             read(tmp_path / "a.txt")

@@ -3,6 +3,7 @@
 import math
 import os
 import zipfile
+from http.client import IncompleteRead
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -143,7 +144,7 @@ def test_weights_that_do_not_fit_are_named_in_one_line_and_code_among_them_never
     assert says in str(e.value) and os.listdir() == ["w.bin"]
 
 
-@pytest.mark.parametrize("trouble", [RuntimeError("invalid hash value"), OSError("timed out")])
+@pytest.mark.parametrize("trouble", [RuntimeError("invalid hash value"), OSError("timed out"), IncompleteRead(b"half")])
 def test_a_download_that_fails_gets_one_line_and_a_whole_one_is_kept(tmp_path, monkeypatch, trouble):
     calls = []
 
