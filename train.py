@@ -347,14 +347,13 @@ def new_run(settings, problems):
     else:
         if Path(settings.init).is_dir():
             run, _ = open_run(settings.init, "cpu")
-            old, tokenizer, new = run.gpt, run.tokenizer, 0
+            old, tokenizer, weights = run.gpt, run.tokenizer, run.gpt.state_dict()
         else:
-            old, tokenizer, new = from_pretrained(settings.init), Tokenizer(), 3
-        weights = old.state_dict()
-        words = weights["wte.weight"]                               # (V, C)
-        like = words[tokenizer.encode("<<")[:1]].expand(new, -1)    # <bot>, <eot> and <pause> begin as "<<"
-        weights["wte.weight"] = torch.cat([words, like])
-        gpt = GPT(replace(old.config, vocab_size=len(words) + new, dropout=settings.dropout))
+            old, tokenizer = from_pretrained(settings.init), Tokenizer()
+            weights = old.state_dict()
+            like = weights["wte.weight"][tokenizer.encode("<<")[:1]]    # (1, C): <bot>, <eot> and <pause>
+            weights["wte.weight"] = torch.cat([weights["wte.weight"], like.expand(3, -1)])  # begin as "<<"
+        gpt = GPT(replace(old.config, vocab_size=tokenizer.vocab_size, dropout=settings.dropout))
         gpt.load_state_dict(weights)
     return Run(gpt, tokenizer, settings, 0, last_stage_of(settings, longest))
 
