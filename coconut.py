@@ -81,16 +81,20 @@ def generate(gpt, batch, eos, max_new_tokens, given=None):
     Returns for each problem the new ids, with <eos> if it came, and the thoughts (B, n, C). A UserError where
     the model has no position left for a word.
     """
+    def next_word(hidden):              # in bfloat16 GPT-2's best words often tie, so the head is in float32
+        with torch.autocast(hidden.device.type, enabled=False):
+            return gpt.logits(hidden).argmax(-1)                        # (B, 1)
+
     room = gpt.config.block_size - batch.question.size(1) - batch.n     # positions left for words
     if room < 1:
         raise UserError(f"question and thoughts leave none of the model's {gpt.config.block_size} positions "
                         "for a word: shorten them")
     hidden, thoughts, cache = cached_forward(gpt, batch, batch.language[:, :1], given=given)
-    written = gpt.logits(hidden).argmax(-1)                             # (B, 1), growing by a word each pass
+    written = next_word(hidden)                                         # (B, 1), growing by a word each pass
     for _ in range(min(room, max_new_tokens) - 1):
         if (written == eos).any(dim=1).all():
             break
         hidden, cache = gpt(gpt.embed(written[:, -1:]), cache, batch.padding)
-        written = torch.cat([written, gpt.logits(hidden).argmax(-1)], dim=1)
+        written = torch.cat([written, next_word(hidden)], dim=1)
     rows = written.tolist()
     return [row[:row.index(eos) + 1] if eos in row else row for row in rows], thoughts

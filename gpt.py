@@ -28,6 +28,10 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+# On new GPUs torch prefers cuDNN's attention where there is a mask. It plans anew for every length (up to a
+# second each, and every written word is a new one), and its gradients can be nan (pytorch issue 196678).
+torch.backends.cuda.enable_cudnn_sdp(False)
+
 
 class UserError(Exception):
     """The commands print it in one line. Any other error is a bug and keeps its traceback."""
@@ -216,6 +220,10 @@ def run_or_explain(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (UserError, OSError) as e:
         print("error:", " ".join(str(e).split()), file=sys.stderr)
+        sys.exit(2)
+    except torch.OutOfMemoryError:
+        print("error: the GPU's memory is full: try a smaller --micro_batch, with --resume if a training has "
+              "begun", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted; a training goes on after its last whole epoch with --resume", file=sys.stderr)

@@ -114,7 +114,7 @@ SETTINGS = {
     "dropout":          (0.0, 0.1, (0, 0.99), "share of activations dropped in training"),
     # the optimization
     "batch_size":       (16, 128, COUNT, "problems per optimizer step"),
-    "micro_batch":      (32, 128, COUNT, "problems that go through the model at once, to save memory"),
+    "micro_batch":      (32, 32, COUNT, "problems that go through the model at once, to save memory"),
     "lr":               (5e-4, 1e-4, ANY, "AdamW's learning rate"),
     "muon_lr":          (0.0025, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
     "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
@@ -152,14 +152,14 @@ class Run:
 # ---- Batches, evaluation, and the loop.
 
 def batches(run, problems, rng):
-    """An epoch: the problems in random order as batches of the run's stage, or, with --mix, some of a random
-    stage up to it. (Not without fillers: nothing would tell the model the stage, and the same question would
-    have contradicting targets.) Each is a list of micro-batches, which go through the model one after the
-    other, to bound the memory, and share one optimizer step.
+    """An epoch: problems, as ids, in random order as batches of the run's stage, or, with --mix, some of a
+    random stage up to it. (Not without fillers: nothing would tell the model the stage, and the same question
+    would have contradicting targets.) Each is a list of micro-batches, which go through the model one after
+    the other, to bound the memory, and share one optimizer step.
 
     A batch has problems of like length, which saves padding: each BUCKET of random batches is sorted.
     """
-    settings, order = run.settings, list(map(run.tokenizer.ids, problems))
+    settings, order = run.settings, list(problems)
     filler, written = METHODS[settings.method]
     size, bucket = settings.batch_size, BUCKET * settings.batch_size
     rng.shuffle(order)
@@ -218,8 +218,8 @@ def train_epoch(run, optimizers, shuffled, done, total):
     device = gpt.wte.weight.device
     for update, micros in enumerate(shuffled, start=done):
         factor = lr_factor(update, total, settings.warmup, settings.decay)
-        for optimizer, lr in zip(optimizers, (settings.lr, settings.muon_lr)):
-            optimizer.param_groups[0]["lr"] = lr * factor
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["lr"] = group["initial_lr"] * factor
         counts = [(micro.target >= 0).sum().item() for micro in micros]     # tokens to predict
         loss = torch.zeros((), device=device)                               # the mean over all of them
         for micro, count in zip(micros, counts):
@@ -228,16 +228,17 @@ def train_epoch(run, optimizers, shuffled, done, total):
             part = part * (count / sum(counts))
             part.backward()
             loss += part.detach()
-        norm = torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
-        if not norm.isfinite():             # waits for the GPU: a bad step must not get into the weights
-            raise UserError(f"step {update + 1} of {total}: loss {loss.item()}, gradient norm {norm.item()}: "
-                            "try a lower --lr and --muon_lr")
+        torch.nn.utils.clip_grad_norm_(gpt.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss)
         if len(losses) % 500 == 0:          # a sign of life in a long epoch
             print(f"step {update + 1} of {total} | loss {loss.item():.4f}", flush=True)
+    # Once an epoch, not every step, since it waits for the GPU: weights that are nan stay nan.
+    if not torch.stack([p.isfinite().all() for p in gpt.parameters()]).all():
+        raise UserError(f"weights are nan or infinite by step {done + len(losses)} of {total}: "
+                        "try a lower --lr and --muon_lr")
     return dict(loss=torch.stack(losses).mean().item(), lr=settings.lr * factor)
 
 
@@ -269,6 +270,8 @@ def train(run, sets, folder, saved):
             optimizer.load_state_dict(state)
         first, best, started = saved["epoch"], saved["best"], started - saved["seconds"]
     tested = {p.question for split in ("valid", "test") for p in sets[split]}
+    renew = settings.grow_epochs and settings.dataset in data.GENERATORS        # files have no new problems
+    ids = [] if renew else list(map(run.tokenizer.ids, sets["train"]))
     for epoch in range(first, settings.epochs):
         before = stage_at(epoch - 1, settings, run.last_stage)
         run.stage = stage_at(epoch, settings, run.last_stage)
@@ -278,9 +281,9 @@ def train(run, sets, folder, saved):
         # Every epoch seeds its own randomness, so a resumed run goes on exactly as an undisturbed one.
         torch.manual_seed(settings.seed * 1_000_003 + epoch)
         rng = random.Random(f"{settings.seed} {epoch}")
-        renew = settings.grow_epochs and settings.dataset in data.GENERATORS    # files have no new problems
-        problems = fresh(run, epoch, tested) if renew else sets["train"]
-        made = train_epoch(run, optimizers, batches(run, problems, rng), epoch * updates,
+        if renew:
+            ids = list(map(run.tokenizer.ids, fresh(run, epoch, tested)))
+        made = train_epoch(run, optimizers, batches(run, ids, rng), epoch * updates,
                            settings.epochs * updates)
         result = evaluate(run, sets["valid"])
         log(folder, dict(kind="valid", stage=run.stage, last_stage=run.last_stage, epoch=epoch + 1,
@@ -294,12 +297,46 @@ def train(run, sets, folder, saved):
 
 # ---- Plumbing from here on: optimizers, log lines, runs in folders, the command line.
 
-def make_optimizers(run):
-    """AdamW for all (the paper), or, if muon_lr > 0, Muon for the blocks' matrices and AdamW for the rest.
+class Muon(torch.optim.Optimizer):
+    """Momentum, but the update of a matrix is replaced by a nearly orthogonal one with the same singular
+    vectors, so that all its directions are learned at one rate, rare ones too (Jordan et al. 2024).
 
-    Muon (Jordan et al. 2024) is momentum, but the update of a matrix is replaced by the orthogonal matrix
-    nearest to it, so that all its directions are learned at one rate, rare ones too.
+    As torch.optim.Muon, but in float32 and for all matrices of one shape at once. That one multiplies in
+    bfloat16: more than half of a small step's time, where the processor has no such instructions.
     """
+    def __init__(self, matrices, lr, weight_decay):
+        shapes = {}
+        for p in matrices:
+            shapes.setdefault(p.shape, []).append(p)
+        groups = [dict(params=same) for same in shapes.values()]
+        super().__init__(groups, dict(lr=lr, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            matrices, lr = group["params"], group["lr"]
+            grads = torch.stack([p.grad for p in matrices])                             # (N, rows, columns)
+            momentum = self.state[matrices[0]].setdefault("momentum", torch.zeros_like(grads))
+            momentum.lerp_(grads, 0.05)
+            update = orthogonal(grads.lerp(momentum, 0.95)) * max(1, grads.size(1) / grads.size(2)) ** 0.5
+            for p, u in zip(matrices, update):
+                p.mul_(1 - lr * group["weight_decay"]).sub_(u, alpha=lr)
+
+
+def orthogonal(x):
+    """Matrices (N, rows, columns), with singular values brought near 1 by five Newton-Schulz steps, each
+    x = a x + b (x xT) x + c (x xT)^2 x."""
+    if x.size(1) > x.size(2):
+        return orthogonal(x.mT).mT
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT                                                                 # (N, rows, rows)
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x
+
+
+def make_optimizers(run):
+    """AdamW for all (the paper), or, if muon_lr > 0, Muon for the blocks' matrices and AdamW for the rest."""
     gpt, settings = run.gpt, run.settings
     matrices = [p for p in gpt.h.parameters() if p.dim() == 2] if settings.muon_lr else []
     chosen = {id(p) for p in matrices}
@@ -307,7 +344,9 @@ def make_optimizers(run):
     betas, decay = (0.9, 0.98) if settings.muon_lr else (0.9, 0.999), settings.weight_decay
     optimizers = [torch.optim.AdamW(others, lr=settings.lr, betas=betas, weight_decay=decay, fused=True)]
     if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=settings.muon_lr, weight_decay=decay))
+        optimizers.append(Muon(matrices, lr=settings.muon_lr, weight_decay=decay))
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["initial_lr"] = group["lr"]       # of which lr_factor is a factor
     return optimizers
 
 
@@ -350,6 +389,8 @@ def new_run(settings, problems):
             old, tokenizer, weights = run.gpt, run.tokenizer, run.gpt.state_dict()
         else:
             old, tokenizer = from_pretrained(settings.init), Tokenizer()
+            if old.config.vocab_size + 3 != tokenizer.vocab_size:
+                raise UserError(f"{settings.init} knows {old.config.vocab_size} words, and not GPT-2's 50257")
             weights = old.state_dict()
             like = weights["wte.weight"][tokenizer.encode("<<")[:1]]    # (1, C): <bot>, <eot> and <pause>
             weights["wte.weight"] = torch.cat([weights["wte.weight"], like.expand(3, -1)])  # begin as "<<"
@@ -391,11 +432,11 @@ def open_run(path, device):
     if not path.is_file():
         raise UserError(f"there is no {path}: name a run's folder (best.pt is there after an epoch)")
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
-        gpt = GPT(GPTConfig(**saved["config"])).to(device)
+        saved = torch.load(path, map_location="cpu", weights_only=True)     # the GPU need not hold it twice
+        gpt = GPT(GPTConfig(**saved["config"]))
         gpt.load_state_dict(saved["model"])
-        return Run(gpt.eval(), Tokenizer(saved["words"]), argparse.Namespace(**saved["args"]),
-                   saved["stage"], saved["last_stage"]), saved
+        return Run(to_device(gpt, device).eval(), Tokenizer(saved["words"]),
+                   argparse.Namespace(**saved["args"]), saved["stage"], saved["last_stage"]), saved
     except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
         why = "no file of tensors" if isinstance(e, pickle.UnpicklingError) else e
         raise UserError(f"{path} is not a whole checkpoint of this program ({why}): "
@@ -421,6 +462,7 @@ def test_problems(run, typed):
 def test(folder, device, typed):
     """Test the best checkpoint of a run, on its own test problems or on others. The log gets the record."""
     run, _ = open_run(folder, device)
+    run.settings.micro_batch = typed.pop("micro_batch", run.settings.micro_batch)
     settings, result = run.settings, evaluate(run, test_problems(run, typed))
     dataset, flags = typed.get("dataset", settings.dataset), {k: typed[k] for k in typed if k != "dataset"}
     log(folder, dict(kind="test", dataset=f"{dataset} {as_flags(flags)}".strip(), seed=settings.seed,
@@ -472,14 +514,26 @@ def settings_of(typed):
 
 
 def pick_device(name):
-    """The device that --device names; `auto` is the best there is."""
+    """The device that --device names; `auto` is a CUDA GPU, if there is one, or else the CPU."""
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name} is not available here: try auto or cpu") from None
+    if name == "mps":                   # pytorch issues 184180 (masks) and 195163 (large matrices, M1 and M2)
+        if torch.__version__ < "2.13":
+            raise UserError("--device mps has wrong attention before torch 2.13: update torch, or use cpu")
+        print("warning: on an M1 or M2, torch 2.13 computes wrong gradients for GPT-2's vocabulary")
     return name
+
+
+def to_device(gpt, device):
+    """Move a model to a device. On a CPU one narrower than GPT-2 takes one thread, unless OMP_NUM_THREADS is
+    set: two are hardly faster, but beside another program ten times slower, as each waits for the other."""
+    if device == "cpu" and gpt.config.n_embd < 768 and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    return gpt.to(device)
 
 
 def fit(typed, folder, device, resume):
@@ -489,6 +543,7 @@ def fit(typed, folder, device, resume):
         raise UserError(f"{folder} holds a model: choose another --out, or go on with a run by --resume")
     if (folder / "last.pt").exists():
         run, saved = open_run(folder / "last.pt", device)
+        run.settings.micro_batch = typed.get("micro_batch", run.settings.micro_batch)   # how much fits here
         for flag, value in typed.items():
             if value != vars(run.settings)[flag]:
                 raise UserError(f"{folder} was begun with {flag} = {vars(run.settings)[flag]}, not {value}: "
@@ -499,12 +554,13 @@ def fit(typed, folder, device, resume):
     sets = data.problem_sets(settings)
     if not saved:
         run = new_run(settings, sets["train"])
-    run.gpt.to(device)
+    to_device(run.gpt, device)
     check_length(run, [p for problems in sets.values() for p in problems])
     folder.mkdir(parents=True, exist_ok=True)
     size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
-          f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}, into {folder}",
+          f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}"
+          f"{f' ({torch.get_num_threads()} threads)' * (device == 'cpu')}, into {folder}",
           flush=True)
     if stage_at(settings.epochs - 1, settings, run.last_stage) != run.last_stage:
         print(f"note: {settings.epochs} epochs end before the last stage: see --epochs")
@@ -517,8 +573,9 @@ def main(argv=None):
     if command.eval_only:
         if not command.out:
             raise UserError("--eval_only needs --out, the folder of the run to test")
-        for flag in typed.keys() - data.PROBLEM_SETTINGS.keys() - {"dataset"}:
-            raise UserError(f"--eval_only tests a run as it was trained: leave out --{flag}")
+        if wrong := typed.keys() - data.PROBLEM_SETTINGS.keys() - {"dataset", "micro_batch"}:
+            raise UserError("--eval_only tests a run as it was trained: leave out "
+                            f"--{', --'.join(sorted(wrong))}")
         return test(command.out, device, typed)
     dataset, method, seed = (typed.get(flag, SETTINGS[flag][0]) for flag in ("dataset", "method", "seed"))
     folder = Path(command.out or f"runs/{Path(dataset).name}-{method}-seed{seed}")

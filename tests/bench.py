@@ -6,8 +6,8 @@
 
 Random ids in the shape of ProsQA in GPT-2's vocabulary: questions of 357 tokens, 4 steps of 10, an answer of 9;
 stage 6 has 6 thoughts and no step. "cached" is what training and sampling do (cached_forward), "explicit" the
-definition that recomputes all in every pass, in the same run (on at most 32 problems: it keeps all passes'
-activations). Training is with the paper's dropout of 0.1.
+definition that recomputes all in every pass, in the same run (on 4 to 8 problems: it keeps all passes' activations).
+Training is with the paper's dropout of 0.1. What does not fit into a GPU's memory gets a line, and the next follows.
 
 FLOPs that the method needs for an example: each of its T = question + thoughts + language positions goes once
 through the blocks, 24 L C^2 multiply-adds' worth of FLOPs, and looks at those before it, 4 L C a pair; each
@@ -35,7 +35,8 @@ import train
 from gpt import GPT, GPTConfig
 
 V, QUESTION, STEPS, STEP, ANSWER = 50304, 357, 4, 10, 9
-WORDS = SimpleNamespace(bot=50257, eot=50258, pause=50259, eos=50256, ids=lambda ids: ids)
+WORDS = SimpleNamespace(bot=50257, eot=50258, pause=50259, eos=50256)
+LINUX = Path("/proc/self/clear_refs").exists()
 MODELS = {"small": dict(n_layer=2, n_head=2, n_embd=128), "gpt2": dict(n_layer=12, n_head=12, n_embd=768)}
 
 
@@ -77,8 +78,8 @@ class Bench:
         if self.device == "cuda":
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-        else:
-            Path("/proc/self/clear_refs").write_text("5")       # Linux: begin a new peak of resident memory
+        elif LINUX:
+            Path("/proc/self/clear_refs").write_text("5")       # begin a new peak of resident memory
         seconds = []
         for _ in range(times):
             start = time.perf_counter()
@@ -88,6 +89,8 @@ class Bench:
             seconds.append(time.perf_counter() - start)
         if self.device == "cuda":
             peak = torch.cuda.max_memory_allocated()
+        elif not LINUX:
+            peak = float("nan")
         else:
             status = Path("/proc/self/status").read_text()
             peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
@@ -114,8 +117,8 @@ class Bench:
 
     def training(self, shape, size, times):
         gpt, optimizer = self.model(shape)
-        for stage, explicit in ((0, False), (6, False), (6, True)):
-            some = min(size, 32) if explicit else size
+        for stage, explicit in ((6, True), (0, False), (6, False)):
+            some = min(size, 8) if explicit else size
             batch = batch_of(some, stage, self.device)
             seconds, peak = self.timed(self.step(gpt, optimizer, batch, explicit), 1 if explicit else times)
             places = batch.question.size(1) + stage + batch.language.size(1)
@@ -185,22 +188,29 @@ def main():
     args = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     where = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
-    bench = Bench(device, device == "cuda" and not args.float32)
+    able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    bench = Bench(device, able and not args.float32)
     print(f"{time.strftime('%Y-%m-%d')} torch {torch.__version__} Python {platform.python_version()} {where} "
           f"{'bfloat16 autocast' if bench.bf16 else 'float32'}, "
           f"peak {bench.peak / 1e12:.2f} TFLOP/s")
     for name, shape in MODELS.items():
         if name == (args.model or name):
-            size = {("small", "cpu"): 32, ("gpt2", "cpu"): 4}.get((name, device), 128)
+            sizes = {("small", "cpu"): [32], ("gpt2", "cpu"): [4]}.get((name, device), [16, 32, 64, 128])
             large = name == "gpt2" and device == "cpu"
-            print(f"{name}: {shape}, vocabulary {V:,}, batch {size}")
-            bench.training(shape, size, 2 if large else 5)
-            if device == "cuda" and name == "gpt2":
-                bench.training(shape, 32, 5)
-            bench.generation(shape, 4 if large else 100, 8 if large else 500, 1 if large else 4)
+            print(f"{name}: {shape}, vocabulary {V:,}, batches of {sizes}")
+            fits(bench.generation, shape, 4 if large else 100, 8 if large else 500, 1 if large else 4)
             if not large:
-                bench.cost_of_thoughts(shape, size, 5)
-                bench.data_share(shape, size, 20 * size)
+                fits(bench.cost_of_thoughts, shape, sizes[0], 5)
+                fits(bench.data_share, shape, sizes[0], 20 * sizes[0])
+            for size in sizes:
+                fits(bench.training, shape, size, 2 if large else 5)
+
+
+def fits(measure, *args):
+    try:
+        measure(*args)
+    except torch.OutOfMemoryError:
+        print(f"  {measure.__name__} {args}: out of memory", flush=True)
 
 
 if __name__ == "__main__":

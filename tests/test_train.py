@@ -76,7 +76,7 @@ def some():
 def rows(run, problems, seed=0):
     """(question, target, thoughts) of every example in an epoch's batches, as lists without padding."""
     return [(tuple(q[some:].tolist()), tuple(i for i in t.tolist() if i >= 0), micro.n)
-            for micros in train.batches(run, problems, random.Random(seed)) for micro in micros
+            for micros in train.batches(run, list(map(run.tokenizer.ids, problems)), random.Random(seed)) for micro in micros
             for q, some, t in zip(micro.question, micro.padding, micro.target)]
 
 
@@ -155,7 +155,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
         gpt, run.stage = run.gpt.double(), 2
         optimizer, = train.make_optimizers(run)
         optimizer.zero_grad = lambda: None
-        made.append(train.train_epoch(run, [optimizer], train.batches(run, problems, random.Random(0)), 0, 1))
+        made.append(train.train_epoch(run, [optimizer], train.batches(run, list(map(run.tokenizer.ids, problems)), random.Random(0)), 0, 1))
         grads.append(torch.cat([p.grad.flatten() for p in gpt.parameters()]))
         assert grads[-1].norm().item() == pytest.approx(1.0, rel=1e-5)                                  # clipped
     assert made[0]["loss"] == pytest.approx(made[1]["loss"], rel=2e-7)
@@ -171,7 +171,7 @@ def test_learning_rate_warms_up_stays_and_falls():
 def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest():
     gpt = GPT(GPTConfig(vocab_size=50, n_layer=2, n_head=2, n_embd=16))
     adamw, muon = train.make_optimizers(a_run(None, 0, gpt, lr=1e-3, muon_lr=0.02, weight_decay=0.1))
-    given = [{id(p) for p in o.param_groups[0]["params"]} for o in (adamw, muon)]
+    given = [{id(p) for group in o.param_groups for p in group["params"]} for o in (adamw, muon)]
     assert given[1] == {id(p) for p in gpt.h.parameters() if p.dim() == 2} and len(given[1]) == 2 * 4
     assert given[0] == {id(p) for p in gpt.parameters()} - given[1]
     assert [(o.param_groups[0]["lr"], o.param_groups[0]["weight_decay"]) for o in (adamw, muon)] == [(1e-3, 0.1), (0.02, 0.1)]
@@ -179,10 +179,39 @@ def test_muon_gets_the_matrices_of_the_blocks_and_adamw_the_rest():
     assert isinstance(only, torch.optim.AdamW)
 
 
+def test_muon_is_torchs_within_the_accuracy_of_bfloat16():
+    """Its weights after five steps: the differences are a few percent of the way. Wide, tall and square matrices, two of one shape."""
+    torch.manual_seed(0)
+    start = [torch.randn(shape) for shape in ((8, 24), (24, 8), (16, 16), (8, 24))]
+    ends = []
+    for muon in train.Muon, torch.optim.Muon:
+        matrices = [torch.nn.Parameter(p.clone()) for p in start]
+        optimizer, rng = muon(matrices, lr=0.1, weight_decay=0.1), torch.Generator().manual_seed(1)
+        for _ in range(5):
+            for p in matrices:
+                p.grad = torch.randn(p.shape, generator=rng)
+            optimizer.step()
+        ends.append(matrices)
+    for p, q, begin in zip(*ends, start):
+        assert (p - q).norm() < 0.03 * (q - begin).norm()
+
+
 def test_the_optimizer_is_reset_at_stage_changes_only_when_asked(tmp_path):
     for flag, steps in ("--reset_optimizer", 4), ("--no-reset_optimizer", 20):
         out = train_tiny(tmp_path / flag, flag)                        # 5 epochs of 4 steps, the last stage lasting one
         assert torch.load(out / "last.pt", weights_only=True)["optimizers"][0]["state"][0]["step"].item() == steps
+
+
+@pytest.mark.parametrize("device, width, variables, threads", [
+    ("cpu", 64, {}, 1), ("cpu", 64, {"OMP_NUM_THREADS": "2"}, 2), ("cpu", 768, {}, 2), ("meta", 64, {}, 2)])
+def test_a_small_model_on_a_cpu_has_one_thread_unless_told_otherwise(monkeypatch, device, width, variables, threads):
+    taken = [2]
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    gpt = train.to_device(GPT(GPTConfig(vocab_size=9, block_size=4, n_layer=1, n_head=1, n_embd=width)), device)
+    assert taken[-1] == threads and gpt.wte.weight.device.type == device
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, monkeypatch):
@@ -192,8 +221,11 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, mo
         calls.append(1)
         return loss(gpt, *args) * (float("nan") if len(calls) > 7 else 1.0)
     monkeypatch.setattr(coconut, "loss", breaks)
-    with pytest.raises(UserError, match=r"\Astep 8 of 20: loss nan, gradient norm nan: try a lower --lr and --muon_lr\Z"):
+    with pytest.raises(UserError, match=r"\Aweights are nan or infinite by step 8 of 20: try a lower --lr and --muon_lr\Z"):
         train_tiny(tmp_path / "run")
+    with pytest.raises(UserError, match="nan or infinite by step 1 "):          # of which only the weights tell
+        train_tiny(tmp_path / "other", "--lr", "1e39", "--batch_size", 60)
+    assert not (tmp_path / "other/last.pt").exists()
     saved = train.open_run(tmp_path / "run/last.pt", "cpu")[1]
     assert saved["epoch"] == 1 and all(w.isfinite().all() for w in saved["model"].values())
 
@@ -258,6 +290,21 @@ def test_a_killed_run_resumes_to_the_same_end(finished, tmp_path):
                   and (tmp_path / "last.pt").stat().st_mtime_ns > log.stat().st_mtime_ns) == -signal.SIGKILL
     assert train.open_run(tmp_path / "last.pt", "cpu")[1]["epoch"] == 2
     assert_same_run(finished, train_tiny(tmp_path, "--resume"))
+
+
+def test_a_run_goes_on_and_is_tested_with_less_memory(finished, tmp_path, monkeypatch):
+    """A smaller --micro_batch: the same training, but for rounding."""
+    evaluate = train.evaluate
+    monkeypatch.setattr(train, "evaluate", lambda run, problems: evaluate(run, problems) if run.stage < 2 else open("full"))
+    with pytest.raises(FileNotFoundError, match="full"):
+        train_tiny(tmp_path)
+    monkeypatch.setattr(train, "evaluate", evaluate)
+    train_tiny(tmp_path, "--resume", "--micro_batch", 5)
+    train.main(f"--eval_only --out {tmp_path} --micro_batch 3 --device cpu".split())
+    (one, _), (two, _) = (train.open_run(out / "last.pt", "cpu") for out in (finished, tmp_path))
+    assert (one.settings.micro_batch, two.settings.micro_batch) == (32, 5)
+    assert all(torch.allclose(p, q, atol=1e-3) for p, q in zip(one.gpt.parameters(), two.gpt.parameters()))
+    assert records(tmp_path)[-1] == records(tmp_path)[-2]
 
 
 @pytest.mark.slow
@@ -397,6 +444,10 @@ def test_gsm8k_trains_from_gpt2_and_another_run_from_that(tmp_path, monkeypatch)
     train.main([*GSM_RUN.split(), str(tmp_path / "two"), "--lr", "0", "--init", str(tmp_path / "one")])
     two, _ = train.open_run(tmp_path / "two/last.pt", "cpu")
     assert all(torch.equal(a, b) for a, b in zip(gpt.parameters(), two.gpt.parameters()))
+    saved = torch.load(cache / "gpt2-607a30d7.bin", weights_only=True)
+    torch.save(saved | {"wte.weight": saved["wte.weight"][:200].clone()}, tmp_path / "other.bin")
+    with pytest.raises(UserError, match="other.bin knows 200 words"):
+        train.main([*GSM_RUN.split(), str(tmp_path / "three"), "--init", str(tmp_path / "other.bin")])
     monkeypatch.setattr(tiktoken, "get_encoding", lambda _: open("nowhere"))
     with pytest.raises(UserError, match=r"\AGPT-2's vocabulary could not be fetched .*TIKTOKEN_CACHE_DIR[^\n]*\Z"):
         data.Tokenizer()
@@ -446,16 +497,35 @@ def test_a_bug_keeps_its_traceback_and_a_long_error_and_ctrl_c_get_one_line(caps
         run_or_explain(lambda: signal.raise_signal(signal.SIGINT))
     assert capsys.readouterr().err.count("\n") == 1
 
+    def full(_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+    assert "smaller --micro_batch, with --resume" in one_line(full, [], capsys)
+
+
+def test_mps_is_only_taken_when_named_and_where_torch_is_right(monkeypatch, capsys):
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert train.pick_device("auto") in ("cpu", "cuda")
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.12.1"))
+    with pytest.raises(UserError, match="before torch 2.13"):
+        train.pick_device("mps")
+    monkeypatch.setattr(torch, "__version__", type(torch.__version__)("2.13.0"))
+    assert train.pick_device("mps") == "mps" and "GPT-2's vocabulary" in capsys.readouterr().out
+
 
 def test_a_run_trains_and_answers_under_its_autocast_and_stays_float32(tmp_path, monkeypatch):
-    inside = set()
+    inside, heads, logits = set(), [], GPT.logits       # heads: what calls the head, and the type of what it gives
+    monkeypatch.setattr(GPT, "logits", lambda gpt, hidden: heads.append((result := logits(gpt, hidden)).dtype) or result)
     for name in ("loss", "generate"):
         def watched(*args, name=name, original=getattr(coconut, name)):
             inside.add((name, torch.is_autocast_enabled("cpu")))
+            heads.append(name)
             return original(*args)
         monkeypatch.setattr(coconut, name, watched)
     monkeypatch.setattr(train.Run, "autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
     run, _ = open_tiny(train_tiny(tmp_path / "run", "--epochs", 1))
+    pairs = {(name, dtype) for name, dtype in zip(heads, heads[1:]) if isinstance(name, str)}
+    assert pairs == {("loss", torch.bfloat16), ("generate", torch.float32)}      # of near words bfloat16 would take either
     assert inside == {("loss", True), ("generate", True)} and {p.dtype for p in run.gpt.parameters()} == {torch.float32}
 
 
