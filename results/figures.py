@@ -89,7 +89,7 @@ def page(folder):
                      round(last["seconds"] / 60), "<br>".join(tests)))
     return "\n".join([
         "# All runs\n", "`python results/figures.py` writes this page from the logs. `with`: the flags of "
-        "train.py\nthat differ from the usual. Runs in variants have changed code; the means leave them out.\n",
+        "train.py\nthat differ from the usual. Runs in variants, of changed code, are not in the means.\n",
         "Means in %, ± the standard deviation over runs:\n", table(*summary(read(logs))),
         "Each run:\n", table("log method with seed epochs minutes tests".split(), rows)])
 
