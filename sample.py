@@ -12,10 +12,8 @@ left, and the probabilities of the first word that it could write are a picture 
 """
 
 import argparse
-import json
 import math
 import os
-import re
 import statistics
 import textwrap
 from collections import Counter
@@ -101,7 +99,7 @@ def tree(run, problems):
     return ["steps", "node", "next step\nis about it", "", "on a shortest path\nto the answer"], rows
 
 
-# ---- The other looks are tables, heads and rows: data.show_table prints any of them, draw draws it.
+# ---- The other looks are tables, heads and rows, which data.show_table prints.
 
 def sweep(run, problems):
     """After k = 0 ... K steps of thought (0 alone, if the method has neither thoughts nor pauses): k, answers
@@ -197,139 +195,12 @@ def parallel(run, problems):
     return ["thought", *kinds], rows
 
 
-def compare(runs, problems):
-    """Answers right by number of steps and, in ProsQA, by the depth of the wrong candidate, for each of the
-    runs {name: run}."""
-    right = []
-    for run in runs.values():
-        texts, *_ = train.ask(run, problems, run.fillers())
-        right.append([data.grade(p, text) for p, text in zip(problems, texts)])
-    groups, prosqa = {("all", ""): range(len(problems))}, data.asked(problems[0])
-    for i, p in enumerate(problems):
-        groups.setdefault(("steps", len(p.steps)), []).append(i)
-        if prosqa:
-            groups.setdefault(("wrong candidate's depth", data.depths(p)[1]), []).append(i)
-    rows = [(*group, len(which), *(sum(one[i] for i in which) / len(which) for one in right))
-            for group, which in sorted(groups.items())]
-    return ["by", "", "problems", *runs], rows
-
-
-# ---- What the logs of runs say.
-
-def logs(paths):
-    """{name: the records of its log}; a path is a run's folder, or a log itself."""
-    found = {}
-    for path in map(Path, paths):
-        path = path / "log.jsonl" if path.is_dir() else path
-        name = path.parent.name if path.stem == "log" else path.stem
-        try:
-            found[name] = [json.loads(line) for line in path.read_text().splitlines()]
-        except ValueError:
-            raise UserError(f"{path} is no log of a run: name its folder, or its log.jsonl") from None
-    return found
-
-
-def results(found):
-    """A row for each dataset, method and what is unusual: accuracy in %, with its standard deviation over the
-    runs, on the runs' own test problems and on those of --same_depth; tokens."""
-    groups = {}
-    for records in found.values():
-        tests = {record["dataset"]: record for record in records if record["kind"] == "test"}
-        for dataset, own in list(tests.items())[:1]:            # the first is the run's own
-            same = tests.get(f"{dataset} --same_depth")
-            key = dataset, list(train.METHODS).index(own["method"]), own["unusual"]
-            accuracy = [test and 100 * test["correct"] / test["total"] for test in (own, same)]
-            groups.setdefault(key, []).append((*accuracy, own["tokens"]))
-
-    def mean(values):
-        values = [value for value in values if value is not None]
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.1f}{spread}" if values else "-"
-    rows = []
-    for (dataset, method, unusual), group in sorted(groups.items()):
-        accuracy, same, tokens = zip(*group)
-        rows.append((Path(dataset).name, list(train.METHODS)[method], len(group), mean(accuracy), mean(same),
-                     f"{statistics.mean(tokens):.1f}", unusual))
-    return "dataset method runs accuracy same_depth tokens with".split(), rows
-
-
-def curve(found):
-    """Accuracy on the validation problems per epoch, for each run; the stages are those of the first."""
-    runs = [{r["epoch"]: r for r in records if r["kind"] == "valid"} for records in found.values()]
-    stages = {epoch: str(r["stage"]) for run in reversed(runs) for epoch, r in run.items()}
-    shares = [{epoch: r["correct"] / r["total"] for epoch, r in run.items()} for run in runs]
-    return ["epoch", "stage", *found], [(epoch, stages[epoch], *(share.get(epoch, "") for share in shares))
-                                        for epoch in sorted(stages)]
-
-
-def draw(path, heads, rows):
-    """A picture of a table: of a search tree, or else of its shares as lines over its first column."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("--plot needs matplotlib: pip install matplotlib") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    _, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    if "node" in heads:
-        draw_tree(axes, rows)
-    else:
-        draw_lines(axes, [head.replace("\n", " ") for head in heads], list(zip(*rows)))
-    try:
-        plt.savefig(path, dpi=200)
-    except ValueError as e:
-        raise UserError(f"--plot {path}: {e}") from None
-    print(f"drawn in {path}")
-
-
-def draw_tree(axes, rows):
-    """One more step to the right with every column; the area of a circle is the value of its node."""
-    last = {}                                                   # {depth: the height of the last node there}
-    for y, (depth, node, value, _, on_path) in enumerate(rows):
-        color, last[depth] = "tab:orange" if on_path else "tab:blue", y
-        if depth:
-            axes.plot([depth - 1, depth], [last[depth - 1], y], color=color, linewidth=1, zorder=0)
-        area = 15 + 600 * (value or 0)                          # in square points
-        axes.scatter(depth, y, area, color=color)
-        axes.annotate(node.strip() if value == "" else f"{node.strip()} {value:.0%}", (depth, y),
-                      (area ** 0.5 / 2, 1), textcoords="offset points", va="bottom", fontsize=8)
-    axes.set_xlim(right=max(last) + 0.5)
-    axes.invert_yaxis()
-    axes.set_axis_off()
-    axes.set_title("how likely the next step is about a node, after as many thoughts as it is steps away "
-                   "(orange: a shortest path)", size=8)
-
-
-def draw_lines(axes, heads, columns):
-    """Where the second column is text, the stages of --curve, each change of it is marked above."""
-    colors = {}
-    for head, column in zip(heads[1:], columns[1:]):
-        if points := [(x, y) for x, y in zip(columns[0], column) if isinstance(y, float)]:
-            name = re.sub(r"-seed\d+$", "", head)               # seeds of one method share a color
-            label = None if name in colors else name
-            color = colors.setdefault(name, f"C{len(colors)}")
-            axes.plot(*zip(*points), color=color, label=label, linewidth=1)
-    axes.set(xlabel=heads[0], ylim=(0, 1.02))
-    axes.locator_params(axis="x", integer=True)
-    axes.legend(frameon=False, fontsize=8)
-    if isinstance(columns[1][0], str):
-        axes.set(xlabel=f"{heads[0]} (above: {heads[1]}; dotted: a coin flip)")
-        axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
-        for x, mark, before in zip(columns[0], columns[1], (None, *columns[1])):
-            if mark != before:
-                axes.axvline(x - 0.5, color="0.85", zorder=0)
-                axes.text(x - 0.4, 1.03, mark, fontsize=7)
-
-
 # ---- The command line.
 
 LOOKS = {"tree": (tree, "ProsQA: the search tree of a test problem (--n 2: of the second)"),
          "sweep_thoughts": (sweep, "ProsQA: answers and written paths after 0, 1, ... steps of thought"),
          "parallel": (parallel, "ProsQA: which nodes of the graph the thoughts hold"),
-         "corrupt": (corrupt, "accuracy with noise or other thoughts put in"),
-         "compare": (compare, "runs on the problems of the first, by number of steps and by depth"),
-         "curve": (curve, "accuracy per epoch, of any number of runs, from their logs"),
-         "table": (results, "results by method, from the logs of runs")}
+         "corrupt": (corrupt, "accuracy with noise or other thoughts put in")}
 
 
 def refuse(look, thoughts, run, problems):
@@ -352,13 +223,11 @@ def parse(argv):
     """The command line: typed problem flags, {flag: value}, and all else; .look is the look it asks for."""
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     add = parser.add_argument
-    add("paths", metavar="RUN", nargs="+",
-        help="a run's folder (its best.pt is asked), or a checkpoint; for --curve and --table a log will do")
+    add("path", metavar="RUN", help="a run's folder (its best.pt is asked), or a checkpoint")
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--question", help="ask this instead of test problems")
     for look, (_, what) in LOOKS.items():
         looks.add_argument(f"--{look}", action="store_const", dest="look", const=look, help=what)
-    add("--plot", metavar="FILE.png", help="draw --tree, --sweep_thoughts, --parallel or --curve")
     add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
     add("--n", type=data.number(int, 1), help="test problems to ask (default: 3; all for the tables)")
     add("--dataset", default=argparse.SUPPRESS,
@@ -366,36 +235,23 @@ def parse(argv):
     data.add_flags(parser, data.PROBLEM_SETTINGS, "default: the run's")
     add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
     args = parser.parse_args(argv)
-    if args.plot and args.look not in ("tree", "sweep_thoughts", "parallel", "curve"):
-        raise UserError("--plot draws --tree, --sweep_thoughts, --parallel or --curve: add one")
     if args.thoughts is not None and args.look:
         raise UserError(f"--thoughts is for asking problems: leave it out with --{args.look}")
-    if len(args.paths) > 1 and args.look not in ("curve", "table", "compare"):
-        raise UserError("several runs are for --curve, --table and --compare: name one")
     typed = {flag: vars(args)[flag] for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag in args}
-    if typed and (args.question or args.look in ("curve", "table")):
+    if typed and args.question:
         raise UserError(f"no test problems are asked here: leave out --{', --'.join(typed)}")
     return typed, args
 
 
 def main(argv=None):
     typed, args = parse(argv)
-    look = LOOKS[args.look][0] if args.look else None
-    if look in (curve, results):
-        heads, rows = look(logs(args.paths))
-    else:
-        device = train.pick_device(args.device)
-        runs = {path: train.open_run(path, device)[0] for path in args.paths}
-        run = runs[args.paths[0]]
-        own = [data.Problem(args.question, [], "")] if args.question else train.test_problems(run, typed)
-        problems = own[:args.n or {None: 3, tree: 1}.get(look)]
-        refuse(args.look, args.thoughts, run, problems)
-        if not look:
-            return show_answers(run, problems, run.fillers() if args.thoughts is None else args.thoughts)
-        heads, rows = look(runs if look == compare else run, problems)
-    data.show_table(heads, rows)
-    if args.plot:
-        draw(args.plot, heads, rows)
+    run, _ = train.open_run(args.path, train.pick_device(args.device))
+    own = [data.Problem(args.question, [], "")] if args.question else train.test_problems(run, typed)
+    problems = own[:args.n or {None: 3, "tree": 1}.get(args.look)]
+    refuse(args.look, args.thoughts, run, problems)
+    if not args.look:
+        return show_answers(run, problems, run.fillers() if args.thoughts is None else args.thoughts)
+    data.show_table(*LOOKS[args.look][0](run, problems))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""What sample.py shows is what the model computes: words, search tree, sweep, tampered thoughts, pictures."""
+"""What sample.py shows is what the model computes: words, search tree, sweep, tampered thoughts."""
 
-import json
-import sys
 from argparse import Namespace
 
 import pytest
 import torch
-from conftest import generated, one_line, open_tiny, records, train_tiny
+from conftest import generated, one_line, open_tiny, train_tiny
 
 import coconut
 import data
 import sample
 import train
-from gpt import GPT, GPTConfig, UserError
+from gpt import GPT, GPTConfig
 
 PROBLEM = data.Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. "
                        "Tom is a fox. Is Tom a dog or elk?",
@@ -171,84 +169,18 @@ def test_a_twin_has_the_same_sentences_and_the_other_answer():
     assert sample.twin(data.Problem(told.split("Eva")[0] + "Is Tom a bee or elk?", [], "Tom is a bee.")) is None
 
 
-def test_comparing_counts_who_is_right_where(opened, monkeypatch):
-    """By the number of steps and, for ProsQA, by the depth of the wrong candidate."""
-    run, problems = opened
-    depths = [data.depths(p)[1] for p in problems]
-    right = {"a": {0, 1, 2, 3, 4}, "b": {0, 7}}
-    monkeypatch.setattr(train, "ask", lambda run, ps, *_: (
-        [f"### {p.answer if i in right[run.gpt] else 'x'}" for i, p in enumerate(ps)], None, None))
-    runs = {name: train.Run(name, None, run.settings, 0, 0) for name in "ab"}
-    expected = [("wrong candidate's depth", depth, depths.count(depth), *(
-        sum(depths[i] == depth for i in right[name]) / depths.count(depth) for name in "ab")) for depth in sorted({*depths})]
-    assert sample.compare(runs, problems) == (
-        ["by", "", "problems", "a", "b"], [("all", "", 8, 5/8, 2/8), ("steps", 3, 8, 5/8, 2/8), *expected])
-    others = [data.Problem(p.question.split("Is")[0], p.steps, p.answer) for p in problems[:4]]
-    assert len(expected) > 1 and sample.compare(runs, others)[1][1:] == [("steps", 3, 4, 1.0, 1/4)]
-
-
-def test_curves_are_the_logs_validation_records(runs, capsys):
-    sample.main([str(runs / "coconut"), str(runs / "no_thought" / "log.jsonl"), "--curve"])
-    one, two = ([r for r in records(runs / name) if r["kind"] == "valid"] for name in ("coconut", "no_thought"))
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [["epoch", "stage", "coconut", "no_thought"]] + [
-        [str(r["epoch"]), str(r["stage"]), *(f"{x['correct'] / x['total']:.1%}" for x in (r, other))] for r, other in zip(one, two)]
-
-
-def test_the_table_has_a_row_for_each_method_with_mean_and_spread(tmp_path, capsys):
-    for name, method, correct in ("a", "coconut", 90), ("b", "coconut", 96), ("c", "cot", 50), ("d", "cot", None), ("e", "coconut", 20):
-        lines = [dict(kind="valid")]
-        if correct:
-            for dataset, count in (("prosqa", correct), ("prosqa --nodes 9", 1), ("prosqa --same_depth", correct - 40))[:3 if method == "coconut" else 2]:
-                lines.append(dict(kind="test", dataset=dataset, method=method, correct=count, total=100, tokens=14.0,
-                                  unusual="--c 2" * (name == "e")))
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    sample.main([*(str(tmp_path / f"{name}.jsonl") for name in "abcde"), "--table"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[1:]] == [line.split() for line in (
-        "prosqa coconut 2 93.0 ± 4.2 53.0 ± 4.2 14.0", "prosqa coconut 1 20.0 -20.0 14.0 --c 2", "prosqa cot 1 50.0 - 14.0")]
-
-
 # ---- the command line
-
-@pytest.mark.parametrize("flag", ["--tree", "--sweep_thoughts", "--parallel", "--curve"])
-def test_draws_a_picture(runs, flag, tmp_path):
-    pytest.importorskip("matplotlib")
-    sample.main([str(runs / "coconut"), flag, "--plot", str(tmp_path / "a.png")])
-    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and 5_000 < (tmp_path / "a.png").stat().st_size < 150_000
-
-
-def test_a_picture_has_the_tables_numbers(tmp_path, monkeypatch):
-    """Lines over the first column, a mark at every new stage; a tree."""
-    plt = pytest.importorskip("matplotlib.pyplot")
-    kept = []
-    monkeypatch.setattr(plt, "savefig", lambda *_, **__: kept.append(plt.gca()))
-    sample.draw("a.png", ["epoch", "stage", "one", "two"], [(1, "0", 0.25, ""), (2, "0", 0.5, 0.1), (3, "1", 1.0, 0.2)])
-    lines = [(line.get_label(), line.get_xydata().tolist()) for line in kept[0].lines]
-    assert lines[:2] == [("one", [[1, 0.25], [2, 0.5], [3, 1.0]]), ("two", [[2, 0.1], [3, 0.2]])]
-    assert lines[2][1] == [[0, 0.5], [1, 0.5]] and [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in kept[0].texts] == ["0", "1"]
-    sample.draw("a.png", ["node"], [(0, "Tom", "", "", "*"), (1, "  ant", 0.25, "", ""), (2, " bee", "", "", ""), (1, "cat", 0.75, "", "*")])
-    assert [text.get_text() for text in kept[1].texts] == ["Tom", "ant 25%", "bee", "cat 75%"]
-    assert [line.get_xydata().tolist() for line in kept[1].lines] == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], [[0, 0], [1, 3]]]
-    assert [one.get_sizes()[0] for one in kept[1].collections] == [15, 165, 15, 465]
-
-
-def test_without_matplotlib_the_table_still_comes_and_a_line_says_what_to_install(finished, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"\A--plot needs matplotlib: pip install matplotlib\Z"):
-        sample.main([str(finished), "--sweep_thoughts", "--plot", "a.png"])
-    assert "Hallucination" in capsys.readouterr().out
-
 
 @pytest.mark.parametrize("run, flags, says", [
     ("pause_as_thought", "--corrupt", "without thoughts: leave out --corrupt"), ("cot", "--tree", "leave out --tree"),
-    ("cot", "--thoughts 2", "run of cot is without thoughts"), ("coconut", "--plot a.png", "--plot draws"),
-    ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("nowhere", "--curve", "nowhere"),
-    ("coconut/best.pt", "--curve", "no log"), ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"),
+    ("cot", "--thoughts 2", "run of cot is without thoughts"),
+    ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("coconut", "--tree --thoughts 2", "leave it out"),
+    ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"), ("coconut", "cot", "unrecognized"),
     ("coconut", "--dataset {sums} --parallel", "only sound problems of ProsQA"),
-    ("coconut", "--hops 2", "does not apply"), ("coconut", "--curve --nodes 9", "leave out --nodes"), ("coconut {tmp}", "", "name one")])
+    ("coconut", "--hops 2", "does not apply"), ("coconut", "--question Why? --nodes 9", "leave out --nodes")])
 def test_what_sample_cannot_look_at_is_refused_in_one_line(runs, run, flags, says, tmp_path, capsys):
     data.write([data.Problem("Is Tom a bompus?", ["<<1+1=2>>"], "2")], tmp_path / "sums.json")
-    words = f"{runs}/{run} {flags}".format(sums=tmp_path / "sums.json", tmp=tmp_path)
+    words = f"{runs}/{run} {flags}".format(sums=tmp_path / "sums.json")
     assert says in one_line(sample.main, words.split(), capsys)
 
 

@@ -1,0 +1,226 @@
+"""The pictures of results/ and the table of all its runs, made from logs and models; or tables of your runs.
+
+    python results/figures.py                       makes the pictures and logs/README.md anew
+    python results/figures.py RUN RUN ...           what logs say: accuracy per epoch, means by method
+    python results/figures.py RUN --plot FILE.png   and the accuracy per epoch as a picture
+    python results/figures.py --compare RUN RUN     runs on the same problems, by steps and by depth
+"""
+
+import argparse
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+RESULTS = Path(__file__).parent
+sys.path.insert(0, str(RESULTS.parent))
+
+import data
+import sample
+import train
+from gpt import UserError, run_or_explain
+
+
+def records(log):
+    """{kind: {epoch, or dataset of a test: record}}. What a log says twice, of a run that was stopped and
+    resumed, counts as said last; a line that the stop broke is left out."""
+    found, broken = {"step": {}, "valid": {}, "test": {}}, []
+    for i, line in enumerate(log.read_text(errors="replace").splitlines(), start=1):
+        try:
+            record = json.loads(line)
+            found[record["kind"]][record.get("epoch", record.get("dataset"))] = record
+        except (ValueError, TypeError, KeyError):
+            broken.append(i)
+    if not found["valid"]:
+        raise UserError(f"{log} is no log with a finished epoch: name a run's folder, or its log.jsonl")
+    if broken:
+        print(f"note: broken lines of {log} are left out: {broken}", file=sys.stderr)
+    return found
+
+
+def read(paths):
+    """{name: its records} of runs' folders or logs; where two have the same name, that is the path."""
+    logs = [path / "log.jsonl" if path.is_dir() else path for path in map(Path, paths)]
+    names = [log.resolve().parent.name if log.stem == "log" else log.stem for log in logs]
+    return {str(log) if names.count(name) > 1 else name: records(log) for name, log in zip(names, logs)}
+
+
+def curve(runs):
+    """Accuracy on the validation problems per epoch, for each run; the stages are those of the first."""
+    valid = [run["valid"] for run in runs.values()]
+    stages = {epoch: str(r["stage"]) for one in reversed(valid) for epoch, r in one.items()}
+    shares = [{epoch: r["correct"] / r["total"] for epoch, r in one.items()} for one in valid]
+    return ["epoch", "stage", *runs], [(epoch, stages[epoch], *(share.get(epoch, "") for share in shares))
+                                       for epoch in sorted(stages)]
+
+
+def summary(runs):
+    """A row for each dataset, method and what is unusual: accuracy in %, with its standard deviation over the
+    runs, on the runs' own test problems and on those of --same_depth; tokens."""
+    groups, rows = {}, []
+    for run in runs.values():
+        for dataset, own in list(run["test"].items())[:1]:      # the first is the run's own
+            tests = own, run["test"].get(f"{dataset} --same_depth")
+            groups.setdefault((dataset, own["method"], own["unusual"]), []).append(tests)
+    for (dataset, method, unusual), group in sorted(groups.items()):
+        means = []
+        for tests in zip(*group):
+            shares = [100 * test["correct"] / test["total"] for test in tests if test]
+            spread = f" ± {statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
+            means.append(f"{statistics.mean(shares):.1f}{spread}" if shares else "-")
+        tokens = statistics.mean(own["tokens"] for own, _ in group)
+        rows.append((Path(dataset).name, method, len(group), *means, f"{tokens:.1f}", unusual))
+    return "dataset method runs accuracy same_depth tokens with".split(), rows
+
+
+def page(folder):
+    """The text of logs/README.md: the means, and all runs."""
+    def table(heads, rows):
+        return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (heads, ["---"] * len(heads), *rows))
+    logs, rows = sorted(folder.glob("*.jsonl")), []
+    for log in logs + sorted(folder.glob("variants/*.jsonl")):
+        run, link = records(log), log.relative_to(folder).as_posix()
+        last, own = run["valid"][max(run["valid"])], next(iter(run["test"].values()), {})
+        tests = [f"{dataset}: {test['correct']}/{test['total']} = {test['correct'] / test['total']:.1%}"
+                 for dataset, test in run["test"].items()]
+        rows.append((f"[{link.removesuffix('.jsonl')}]({link})",
+                     *(own.get(key, "") for key in ("method", "unusual", "seed")), last["epoch"],
+                     round(last["seconds"] / 60), "<br>".join(tests)))
+    return "\n".join([
+        "# All runs\n", "`python results/figures.py` writes this page from the logs. `with`: the flags of "
+        "train.py\nthat differ from the usual. Runs in variants, of changed code, are not in the means.\n",
+        "Means in %, ± the standard deviation over runs:\n", table(*summary(read(logs))),
+        "Each run:\n", table("log method with seed epochs minutes tests".split(), rows)])
+
+
+def depth(rows):
+    """A row of means for each number of layers, of the runs with --either_root in the rows of a summary; each
+    method at its better learning rate."""
+    best = {}
+    for _, method, _, *means, _, unusual in rows:
+        if match := re.fullmatch(r"--either_root(?: --n_layer (\d))?(?: --lr .*)?", unusual):
+            key = int(match[1] or 4), method
+            best[key] = max(best.get(key, []), [float(mean.split()[0]) / 100 for mean in means])
+    return (["layers", "Coconut", "Coconut, same_depth", "pause as thought", "pause as thought, same_depth"],
+            [(n, *best[n, "coconut"], *best[n, "pause_as_thought"]) for n in (2, 4, 8)])
+
+
+def draw(path, heads, rows, what=""):
+    """A picture of a table: a search tree, or lines over its first column, of shares that are `what`."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("pictures need matplotlib: pip install matplotlib") from None
+    figure = Figure((7, 3.5), layout="constrained")
+    (draw_tree if "node" in heads else draw_lines)(figure.subplots(), heads, rows, what)
+    try:
+        figure.savefig(path, dpi=200)
+    except ValueError as e:                                     # an ending that matplotlib does not know
+        raise UserError(f"--plot {path}: {e}") from None
+    print(f"drawn in {path}")
+
+
+def draw_tree(axes, heads, rows, what):
+    """One more step to the right with every column; the area of a circle is the value of its node."""
+    last = {}                                                   # {depth: the height of the last node there}
+    for y, (depth, node, value, _, on_path) in enumerate(rows):
+        color, last[depth] = "tab:orange" if on_path else "tab:blue", y
+        if depth:
+            axes.plot([depth - 1, depth], [last[depth - 1], y], color=color, linewidth=1, zorder=0)
+        area = 15 + 600 * (value or 0)                          # in square points
+        axes.scatter(depth, y, area, color=color)
+        axes.annotate(node.strip() if value == "" else f"{node.strip()} {value:.0%}", (depth, y),
+                      (area ** 0.5 / 2, 1), textcoords="offset points", va="bottom", fontsize=8)
+    axes.set_xlim(right=max(last) + 0.5)
+    axes.invert_yaxis()
+    axes.set_axis_off()
+    axes.set_title(what, size=8)
+
+
+def draw_lines(axes, heads, rows, what):
+    """Where the second column is text, the stages of a curve, each change of it is marked above."""
+    colors, (first, *columns) = {}, zip(*rows)
+    first_head, *heads = [head.replace("\n", " ") for head in heads]
+    for head, column in zip(heads, columns):
+        if points := [(x, y) for x, y in zip(first, column) if isinstance(y, float)]:
+            name = re.sub(r"-seed\d+$", "", head)               # seeds of one method share a color
+            label = None if name in colors else name
+            axes.plot(*zip(*points), "." * (len(points) < 10) + "-", linewidth=1, label=label,
+                      color=colors.setdefault(name, f"C{len(colors)}"))
+    axes.set(xlabel=first_head, ylabel=what, ylim=(0, 1.02))
+    axes.locator_params(axis="x", integer=True)
+    axes.legend(frameon=False, fontsize=8)
+    if isinstance(columns[0][0], str):
+        axes.set(xlabel=f"{first_head} (above: {heads[0]}; dotted: a coin flip)")
+        axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
+        for x, mark, before in zip(first, columns[0], (None, *columns[0])):
+            if mark != before:
+                axes.axvline(x - 0.5, color="0.85", zorder=0)
+                axes.text(x - 0.4, 1.03, mark, fontsize=7)
+
+
+def build(out):
+    """logs/README.md and the pages' pictures, in the folder `out`."""
+    logs = RESULTS / "logs"
+    (out / "logs/README.md").write_text(page(logs))
+    shown = [logs / f"prosqa-{method}-seed{seed}.jsonl" for seed in range(3)
+             for method in ("coconut", "cot", "pause_as_thought", "no_cot", "no_curriculum")]
+    draw(out / "curve.png", *curve(read(shown)), "validation problems right")
+    draw(out / "depth.png", *depth(summary(read(logs.glob("*.jsonl")))[1]), "test problems right")
+    small, large = (train.open_run(RESULTS / name, "cpu")[0] for name in ("model", "model28"))
+    problems = train.test_problems(large, {})
+    draw(out / "tree.png", *sample.tree(large, problems[:19]), "how likely the next step is about a node, "
+         "after as many thoughts as it is steps away (orange: a shortest path)")
+    draw(out / "parallel.png", *sample.parallel(large, problems), "probability of a node's name")
+    draw(out / "sweep.png", *sample.sweep(small, train.test_problems(small, {})), "share of test problems")
+
+
+def compare(runs, problems):
+    """Answers right by number of steps and, in ProsQA, by the depth of the wrong candidate, for each of the
+    runs {name: run}."""
+    groups = {("all", ""): range(len(problems))}
+    for i, p in enumerate(problems):
+        groups.setdefault(("steps", len(p.steps)), []).append(i)
+        if data.asked(p):
+            groups.setdefault(("wrong candidate's depth", data.depths(p)[1]), []).append(i)
+    right = [list(map(data.grade, problems, train.ask(run, problems, run.fillers())[0]))
+             for run in runs.values()]
+    return ["by", "", "problems", *runs], [
+        (*group, len(which), *(sum(one[i] for i in which) / len(which) for one in right))
+        for group, which in sorted(groups.items())]
+
+
+def parse(argv):
+    """The command line: typed problem flags, {flag: value}, and all else."""
+    parser = data.Parser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("paths", metavar="RUN", nargs="*", help="a folder or a log; none: make all anew")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--plot", metavar="FILE.png", help="draw the accuracy per epoch")
+    ways.add_argument("--compare", action="store_true", help="ask all the runs the problems of the first")
+    parser.add_argument("--dataset", default=argparse.SUPPRESS, help="other problems to ask")
+    data.add_flags(parser, data.PROBLEM_SETTINGS, "default: the first run's")
+    args = parser.parse_args(argv)
+    typed = {flag: vars(args)[flag] for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag in args}
+    if typed and not args.compare or (args.plot or args.compare) and not args.paths:
+        raise UserError("--plot and --compare need a RUN, and flags of problems need --compare")
+    return typed, args
+
+
+def main(argv=None):
+    typed, args = parse(argv)
+    if args.compare:
+        runs = {path: train.open_run(path, train.pick_device("auto"))[0] for path in args.paths}
+        data.show_table(*compare(runs, train.test_problems(runs[args.paths[0]], typed)))
+    elif args.paths:
+        runs = read(args.paths)
+        data.show_table(*curve(runs))
+        data.show_table(*summary(runs))
+        if args.plot:
+            draw(args.plot, *curve(runs), "validation problems right")
+    else:
+        build(RESULTS)
+
+
+if __name__ == "__main__":
+    run_or_explain(main)

@@ -1,0 +1,157 @@
+"""The tables of results/figures.py are what the logs say, its pictures what the tables say, and what is in results/ is up to date."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import one_line, open_tiny, records
+
+import data
+import figures
+import train
+from gpt import UserError
+
+VALID = dict(kind="valid", stage=0, epoch=1, correct=1, total=4)
+
+
+def write(path, *lines):
+    """A log of these records; what is text is written as it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    return path
+
+
+def test_the_page_of_all_runs_is_what_its_logs_say():
+    assert figures.page(figures.RESULTS / "logs") == (figures.RESULTS / "logs/README.md").read_text()
+
+
+def test_a_row_of_the_page_by_hand(tmp_path):
+    test = dict(kind="test", dataset="prosqa", method="cot", unusual="--c 2", seed=3, correct=1, total=8, tokens=5.0)
+    write(tmp_path / "a.jsonl", {**VALID, "seconds": 61.0}, {**VALID, "epoch": 2, "seconds": 170.0}, test, {**test, "dataset": "prosqa --nodes 9", "correct": 2})
+    write(tmp_path / "variants/b.jsonl", {**VALID, "seconds": 1.0})                 # stopped before its test
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in figures.page(tmp_path).splitlines() if line.startswith("|")]
+    assert rows[2] == ["prosqa", "cot", "1", "12.5", "-", "5.0", "--c 2"] and rows[5:] == [
+        ["[a](a.jsonl)", "cot", "--c 2", "3", "2", "3", "prosqa: 1/8 = 12.5%<br>prosqa --nodes 9: 2/8 = 25.0%"],
+        ["[variants/b](variants/b.jsonl)", "", "", "", "1", "0", ""]]
+
+
+def test_an_epoch_told_twice_counts_as_told_last_and_a_broken_line_is_left_out(tmp_path, capsys):
+    log = write(tmp_path / "a.jsonl", VALID, {**VALID, "epoch": 2}, '{"kind": "va', "[]", {**VALID, "epoch": 2, "correct": 3}, '{"kind')
+    assert figures.curve(figures.read([log])) == (["epoch", "stage", "a"], [(1, "0", 0.25), (2, "0", 0.75)])
+    assert capsys.readouterr().err == f"note: broken lines of {log} are left out: [3, 4, 6]\n"
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, monkeypatch):
+    for name, right in ("aa/run", 1), ("bb/run", 2), ("cc/other", 3):
+        write(tmp_path / name / "log.jsonl", {**VALID, "correct": right})
+    monkeypatch.chdir(tmp_path)
+    logs = [str(Path(name) / "log.jsonl") for name in ("aa/run", "bb/run")]
+    assert figures.curve(figures.read(["aa/run", "bb/run/log.jsonl", "cc/other"])) == (
+        ["epoch", "stage", *logs, "other"], [(1, "0", 0.25, 0.5, 0.75)])
+    monkeypatch.chdir("cc/other")
+    assert list(figures.read(["."])) == list(figures.read(["log.jsonl"])) == ["other"]
+
+
+def test_curves_are_the_logs_validation_records(runs, capsys):
+    figures.main([str(runs / "coconut"), str(runs / "no_thought" / "log.jsonl")])
+    one, two = ([r for r in records(runs / name) if r["kind"] == "valid"] for name in ("coconut", "no_thought"))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[:6] == [["epoch", "stage", "coconut", "no_thought"]] + [
+        [str(r["epoch"]), str(r["stage"]), *(f"{x['correct'] / x['total']:.1%}" for x in (r, other))] for r, other in zip(one, two)]
+    assert lines[6][:3] == ["dataset", "method", "runs"] and [line[1] for line in lines[7:]] == ["coconut", "no_thought"]
+
+
+def test_the_summary_has_a_row_for_each_method_with_mean_and_spread(tmp_path):
+    for name, method, correct in ("a", "coconut", 90), ("b", "coconut", 96), ("c", "cot", 50), ("d", "cot", None), ("e", "coconut", 20):
+        lines = [VALID]
+        if correct:
+            for dataset, count in (("prosqa", correct), ("prosqa --nodes 9", 1), ("prosqa --same_depth", correct - 40))[:3 if method == "coconut" else 2]:
+                lines.append(dict(kind="test", dataset=dataset, method=method, correct=count, total=100, tokens=14.0,
+                                  unusual="--c 2" * (name == "e")))
+        write(tmp_path / f"{name}.jsonl", *lines)
+    assert figures.summary(figures.read(sorted(tmp_path.iterdir())))[1] == [
+        ("prosqa", "coconut", 2, "93.0 ± 4.2", "53.0 ± 4.2", "14.0", ""), ("prosqa", "coconut", 1, "20.0", "-20.0", "14.0", "--c 2"),
+        ("prosqa", "cot", 1, "50.0", "-", "14.0", "")]
+
+
+def test_depth_takes_each_methods_better_rate():
+    rows = [("prosqa", method, 1, f"{own + half:.1f} ± 1.0", "50.0", "5.0", f"--either_root{layers}{' --lr 0.1 --muon_lr 0.2' * (half > 0)}")
+            for method, own in (("coconut", 90), ("pause_as_thought", 60)) for layers in (" --n_layer 2", "", " --n_layer 8") for half in (0, 5)]
+    rows += [("prosqa", "coconut", 1, "99.0", "99.0", "5.0", flags) for flags in ("", "--n_layer 8", "--either_root --mix 0.0")]
+    assert figures.depth(rows)[1] == [(n, 0.95, 0.5, 0.65, 0.5) for n in (2, 4, 8)]
+
+
+def test_comparing_counts_who_is_right_where(opened, monkeypatch):
+    """By the number of steps and, for ProsQA, by the depth of the wrong candidate."""
+    run, problems = opened
+    depths = [data.depths(p)[1] for p in problems]
+    right = {"a": {0, 1, 2, 3, 4}, "b": {0, 7}}
+    monkeypatch.setattr(train, "ask", lambda run, ps, *_: (
+        [f"### {p.answer if i in right[run.gpt] else 'x'}" for i, p in enumerate(ps)], None, None))
+    runs = {name: train.Run(name, None, run.settings, 0, 0) for name in "ab"}
+    expected = [("wrong candidate's depth", depth, depths.count(depth), *(
+        sum(depths[i] == depth for i in right[name]) / depths.count(depth) for name in "ab")) for depth in sorted({*depths})]
+    assert figures.compare(runs, problems) == (
+        ["by", "", "problems", "a", "b"], [("all", "", 8, 5/8, 2/8), ("steps", 3, 8, 5/8, 2/8), *expected])
+    others = [data.Problem(p.question.split("Is")[0], p.steps, p.answer) for p in problems[:4]]
+    assert len(expected) > 1 and figures.compare(runs, others)[1][1:] == [("steps", 3, 4, 1.0, 1/4)]
+
+
+def test_runs_are_compared_on_the_problems_that_the_flags_ask_for(runs, capsys):
+    paths = [str(runs / name) for name in ("coconut", "cot")]
+    figures.main(["--compare", *paths, "--nodes", "8", "--test_size", "5"])
+    run, _ = open_tiny(paths[0])
+    problems = train.test_problems(run, dict(nodes=8, test_size=5))
+    right = [sum(map(data.grade, problems, train.ask(one, problems, one.fillers())[0])) for one, _ in map(open_tiny, paths)]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["by", "problems", *paths] and lines[1].split() == ["all", "5", *(f"{n / 5:.1%}" for n in right)]
+
+
+# ---- pictures
+
+def test_all_pictures_of_the_pages_are_drawn(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "logs").mkdir()
+    figures.build(tmp_path)
+    drawn = {path.name: path.read_bytes() for path in tmp_path.glob("*.png")}
+    assert set(drawn) == {path.name for path in figures.RESULTS.glob("*.png")}
+    assert all(image[:4] == b"\x89PNG" and 20_000 < len(image) < 300_000 for image in drawn.values())
+    assert (tmp_path / "logs/README.md").read_text() == (figures.RESULTS / "logs/README.md").read_text()
+
+
+def test_a_runs_curve_is_drawn_as_a_picture(finished, tmp_path):
+    pytest.importorskip("matplotlib")
+    figures.main([str(finished), "--plot", str(tmp_path / "a.png")])
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and 5_000 < (tmp_path / "a.png").stat().st_size < 150_000
+    with pytest.raises(UserError, match="--plot .*a.xyz"):
+        figures.main([str(finished), "--plot", str(tmp_path / "a.xyz")])
+
+
+def test_a_picture_has_the_tables_numbers(monkeypatch):
+    """Lines over the first column, a mark at every new stage; a tree."""
+    kept = []
+    monkeypatch.setattr(pytest.importorskip("matplotlib.figure").Figure, "savefig", lambda figure, *_, **__: kept.append(figure.axes[0]))
+    figures.draw("a.png", ["epoch", "stage", "one", "two"], [(1, "0", 0.25, ""), (2, "0", 0.5, 0.1), (3, "1", 1.0, 0.2)], "right")
+    lines = [(line.get_label(), line.get_xydata().tolist()) for line in kept[0].lines]
+    assert lines[:2] == [("one", [[1, 0.25], [2, 0.5], [3, 1.0]]), ("two", [[2, 0.1], [3, 0.2]])] and kept[0].get_ylabel() == "right"
+    assert lines[2][1] == [[0, 0.5], [1, 0.5]] and [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in kept[0].texts] == ["0", "1"]
+    figures.draw("a.png", ["node"], [(0, "Tom", "", "", "*"), (1, "  ant", 0.25, "", ""), (2, " bee", "", "", ""), (1, "cat", 0.75, "", "*")])
+    assert [text.get_text() for text in kept[1].texts] == ["Tom", "ant 25%", "bee", "cat 75%"]
+    assert [line.get_xydata().tolist() for line in kept[1].lines] == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], [[0, 0], [1, 3]]]
+    assert [one.get_sizes()[0] for one in kept[1].collections] == [15, 165, 15, 465]
+
+
+def test_without_matplotlib_the_tables_still_come_and_a_line_says_what_to_install(finished, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UserError, match=r"\Apictures need matplotlib: pip install matplotlib\Z"):
+        figures.main([str(finished), "--plot", "a.png"])
+    assert "epoch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words, says", [
+    ("nowhere", "nowhere"), ("{runs}/coconut/best.pt", "no log"), ("{runs}/coconut --nodes 9", "need --compare"), ("--even_steps", "need --compare"),
+    ("--plot a.png", "need a RUN"), ("--compare", "need a RUN"), ("{runs}/cot --compare --plot a.png", "not allowed"), ("--compare nowhere", "there is no"),
+    ("--compare {runs}/cot --hops 2", "does not apply")])
+def test_what_cannot_be_told_is_refused_in_one_line(runs, words, says, capsys):
+    assert says in one_line(figures.main, words.format(runs=runs).split(), capsys)
