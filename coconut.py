@@ -22,8 +22,6 @@ Shapes: B batch, Tq question, n thoughts, Tl language, C width, V words.
 import torch
 import torch.nn.functional as F
 
-from gpt import UserError
-
 
 def explicit_forward(gpt, question, n, language, detach=False):
     """The multi-pass forward of one problem, as the paper defines it: n + 1 passes, each over all before it.
@@ -78,17 +76,13 @@ def generate(gpt, batch, eos, max_new_tokens, given=None):
     """Think, then write greedily until <eos>, a batch at a time.
 
     Of the batch's language only the first token is read (<eot>, if there is one). given: see cached_forward.
-    Returns for each problem the new ids, with <eos> if it came, and the thoughts (B, n, C). A UserError where
-    the model has no position left for a word.
+    Returns for each problem the new ids, with <eos> if it came, and the thoughts (B, n, C).
     """
     def next_word(hidden):              # in bfloat16 GPT-2's best words often tie, so the head is in float32
         with torch.autocast(hidden.device.type, enabled=False):
             return gpt.logits(hidden).argmax(-1)                        # (B, 1)
 
     room = gpt.config.block_size - batch.question.size(1) - batch.n     # positions left for words
-    if room < 1:
-        raise UserError(f"question and thoughts leave none of the model's {gpt.config.block_size} positions "
-                        "for a word: shorten them")
     hidden, thoughts, cache = cached_forward(gpt, batch, batch.language[:, :1], given=given)
     written = next_word(hidden)                                         # (B, 1), growing by a word each pass
     for _ in range(min(room, max_new_tokens) - 1):

@@ -1,31 +1,33 @@
-"""The problems: ProntoQA and ProsQA made from a seed, GSM8K downloaded; files, words as tokens, and grading.
+"""The problems: ProsQA and ProntoQA made from a seed, GSM8K downloaded; tokens, batches and grading.
 
 Paper: "Experiments", Datasets, and its appendix on ProsQA. A problem is a question, the reasoning steps and
-an answer. The first half of this file makes and reads problems as text, the second turns them into the
-sequences that Coconut trains on:
+an answer. This file turns it into the sequence that Coconut trains on,
 
     question tokens  <bot>  t1 t2 ... tn  <eot>  the remaining steps  ### answer <eos>
     |---- no loss ----------------------------|  |---------- loss --------------------|
 
-    python data.py prosqa              one problem worked out: text, tokens, thoughts and loss at three stages
+and then says where problems come from.
+
     python data.py prosqa --out DIR    write train.json, valid.json and test.json in the official format
     python data.py FILE.json           can these ProsQA questions be answered from their own sentences?
 """
 
 import argparse
+import functools
 import inspect
 import itertools
 import json
 import math
 import random
 import re
+from collections import namedtuple
 from dataclasses import dataclass
 from pathlib import Path
 
 import tiktoken
 import torch
 
-from gpt import UserError, download, run_or_explain
+from gpt import UserError, download, run_or_explain, write_file
 
 
 @dataclass
@@ -33,6 +35,229 @@ class Problem:
     question: str
     steps: list             # the written chain of thought, one sentence group per step
     answer: str
+
+
+# ---- From text to tokens, and from tokens to the batches that the model reads.
+
+class Tokenizer:
+    """Words to ids and back, by tiktoken: with GPT-2's vocabulary (words=None; fetched on first use), or with
+    one of the 256 bytes and the words of a training set.
+
+    tiktoken looks a whole word up before it merges any bytes, so a known word is one token. An unknown one
+    becomes bytes and shorter known words ("thisx": t h is x), and every text decodes to itself. No text, not
+    even "<bot>", makes a special token.
+    """
+    # A subject with its verb is one token, and so is a name that ends a sentence: a fact is two tokens. A
+    # model that has read "Every bompus is a " looks for the same token earlier, and copies what came next.
+    PATTERN = (r"(?:(?:Every|Each) )?\w+ is(?: an?| not)? |\w+es are(?: not)? |\w+\.[ \n]| (?:an?|or) |Is "
+               r"|\w+|[^\w\s]+[ \n]?|\n|[^\S\n]+")
+    SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
+
+    def __init__(self, words=None):
+        self.words = words
+        if words is None:
+            try:
+                gpt2 = tiktoken.get_encoding("gpt2")
+            except OSError as e:
+                raise UserError(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}): put "
+                                "tiktoken's copy into a folder and set TIKTOKEN_CACHE_DIR to it") from None
+            pattern, ranks = gpt2._pat_str, gpt2._mergeable_ranks
+        else:
+            tokens = [bytes([i]) for i in range(256)] + [word.encode() for word in words]
+            pattern, ranks = self.PATTERN, {token: i for i, token in enumerate(tokens)}
+        self.vocab_size = len(ranks) + len(self.SPECIAL)
+        special = {name: len(ranks) + i for i, name in enumerate(self.SPECIAL)}
+        self.eos, self.bot, self.eot, self.pause = special.values()
+        self.encoding = tiktoken.Encoding("words" if words else "gpt2 and thoughts", pat_str=pattern,
+                                          special_tokens=special, mergeable_ranks=ranks)
+        self.encode, self.decode = self.encoding.encode_ordinary, self.encoding.decode
+
+    @classmethod
+    def of(cls, problems):
+        """The tokenizer of a training set: every word in it that is longer than a byte."""
+        texts = [text for p in problems
+                 for text in (*(line + "\n" for line in (p.question, *p.steps)), f"### {p.answer}")]
+        words = {word for text in texts for word in re.findall(cls.PATTERN, text)}
+        return cls(sorted(word for word in words if len(word.encode()) > 1))
+
+    def show(self, i):
+        """One token for people: spaces and line ends made visible."""
+        return repr(self.decode([i]))[1:-1].replace(" ", "_")
+
+    def ids(self, problem):
+        """The ids of a problem: question, [step, ...], answer. Pieces end where tokens end, so encoding each
+        piece is encoding the whole text."""
+        question, *steps = (self.encode(text + "\n") for text in (problem.question, *problem.steps))
+        return question, steps, self.encode("### " + problem.answer) + [self.eos]
+
+
+def name_and_rest(word):
+    """A token's name and what is around it: "Every bompus is a " has "bompus" and "Every {} is a "."""
+    match = re.fullmatch(r"(Every |Each |)(\w+?)((?:(es)?(?: (?:is|are) .*|\.\s))?)", word, re.DOTALL)
+    before, name, after = match.group(1, 2, 3) if match else ("", word, "")
+    return name.lower() if after.startswith("es ") else name, f"{before}{{}}{after}" if before + after else ""
+
+
+def sequence(question, steps, answer, tokenizer, filler, n):
+    """The ids of one training sequence: (what is read before the thoughts, how many thoughts, language). The
+    written steps that are left, `steps`, follow n fillers.
+
+    filler: "thought", "pause", or None, which does without <bot> and <eot> too. For the question "Tom is a x.
+    Is Tom a y or z?", of whose steps "Every x is a y." is left, and n=1 thought:
+
+        Tom is a x. Is Tom a y or z ?\n <bot>   t1   <eot>  Every x is a y.\n ### Tom is a y . <eos>
+        |------------ question ------------| thought |----------------- language ------------------|
+                                                           no loss on <eot>: it is given, not predicted
+
+    Pauses are ordinary tokens, the same at every place, so they are read with the question, in the same pass.
+    """
+    language = [i for step in steps for i in step] + answer
+    if filler is None:
+        return question[:-1], 0, [question[-1]] + language
+    pauses = [tokenizer.pause] * n if filler == "pause" else []
+    return question + [tokenizer.bot] + pauses, n - len(pauses), [tokenizer.eot] + language
+
+
+@dataclass
+class Batch:
+    question: torch.Tensor      # (B, Tq) ids, padded on the left, so that all end at the same place
+    padding: torch.Tensor       # (B,) how many ids of each question are padding
+    n: int                      # how many continuous thoughts every problem takes
+    language: torch.Tensor      # (B, Tl) input ids, padded on the right, where causal attention never looks
+    target: torch.Tensor        # (B, Tl) the id to predict at each place of `language`, -100 at padding
+
+    def to(self, device):
+        return Batch(*(v.to(device) if isinstance(v, torch.Tensor) else v for v in vars(self).values()))
+
+
+def collate(sequences):
+    """Sequences from `sequence`, all with as many thoughts, to one Batch. Padding is id 0, or -100 in the
+    target, which the loss ignores."""
+    questions, (n, *_), languages = zip(*sequences)
+    Tq, Tl = max(map(len, questions)), max(map(len, languages)) - 1
+    padding = [Tq - len(question) for question in questions]
+    return Batch(torch.tensor([[0] * left + question for left, question in zip(padding, questions)]),
+                 torch.tensor(padding), n,
+                 torch.tensor([ids[:-1] + [0] * (Tl + 1 - len(ids)) for ids in languages]),
+                 torch.tensor([ids[1:] + [-100] * (Tl + 1 - len(ids)) for ids in languages]))
+
+
+def grade(problem, text):
+    """Is the answer in a generated text right? It is what follows the last "#". Commas do not count, as in
+    the official code."""
+    given, right = (s.split("#")[-1].replace(",", "").strip() for s in (text, problem.answer))
+    return given == right
+
+
+# ---- ProsQA (the paper's own): which of two concepts can be reached from an entity, in a random graph?
+
+PROSQA_CONCEPTS = ("bompus boompus brimpus chorpus dumpus felpus fompus gerpus gorpus grimpus "
+                   "gwompus hilpus impus jelpus jompus kerpus lempus lorpus numpus quimpus "
+                   "rempus rompus rorpus scrompus shumpus sterpus storpus terpus timpus "
+                   "tumpus vumpus worpus wumpus yerpus yimpus yumpus zhorpus zumpus").split()
+PROSQA_ENTITIES = ("Alex Bob Carol Davis Eva Fae Gabriel Jack Max "
+                   "Oliver Polly Rex Sally Sam Stella Tom Wren").split()
+
+
+def prosqa_graph(rng, nodes, mean_parents):
+    """(parents, family, depth) of every node. Nodes come one by one and choose parents among the earlier.
+
+    Nodes 0 and 1 are the roots. A node's family is 1 for the descendants of node 0, 2 for those of node 1, 3
+    for both, 0 for neither. A new node's parents come from family 1, from family 2, or now and then from all;
+    a deep node attracts more, so paths get long. depth is the distance from the family's root, 0 in families
+    0 and 3. Paper: the appendix on ProsQA; where it leaves a choice, what the official files show.
+    """
+    parents, family, depth = [[], []], [1, 2], [0, 0]
+    for v in range(2, nodes):
+        chosen_family = 1 if rng.random() < 0.35 else 2 if rng.random() < 0.7 else None
+        pool = [u for u in range(v) if chosen_family in (None, family[u])]
+        # Each node waits for a random time, and the shortest waits win: a weighted draw without replacement.
+        chosen = sorted(pool, key=lambda u: rng.expovariate(1.5 * depth[u] + 1))[:_poisson(rng, mean_parents)]
+        parents.append(chosen)
+        families = {family[u] for u in chosen} - {0}
+        family.append(3 if len(families) > 1 else sum(families))
+        depth.append(1 + min(depth[u] for u in chosen if family[u]) if family[v] in (1, 2) else 0)
+    return parents, family, depth
+
+
+def _poisson(rng, mean):
+    """A Poisson-distributed count: the events of rate 1 in a time `mean`."""
+    count, clock = 0, rng.expovariate(1)
+    while clock < mean:
+        count, clock = count + 1, clock + rng.expovariate(1)
+    return count
+
+
+def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_steps=False, same_depth=False,
+                   either_root=False, distractors=1.0):
+    """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
+
+    Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
+    neg_target is such a leaf of the other root. Of the paper's 28 nodes about 23 have an edge and remain.
+    even_steps: long paths are rare among the graphs, so draw the number of steps first. distractors: the
+    probability that an edge beside the paths to the target and to neg_target is told.
+
+    neg_target is never deeper than the target, so a model that prefers the deeper one need not know who is
+    asked about (results/dispute.md). Two ways to close this short cut: same_depth has both equally deep;
+    either_root asks about the other root in half of the problems, and its path may be shorter.
+    """
+    if min_steps > max_steps:
+        raise UserError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
+    wanted = range(min_steps, max_steps + 1)
+    if even_steps:
+        wanted = [rng.choice(wanted)]
+    for _ in range(10_000):
+        sources, family, depth = prosqa_graph(rng, nodes, parents)
+        inner = {u for chosen in sources for u in chosen}
+        leaves = [[v for v in range(2, nodes) if family[v] == root + 1 and v not in inner] for root in (0, 1)]
+        steps = max((depth[v] for v in leaves[0] + leaves[1]), default=0)
+        deepest = [[v for v in own if depth[v] == steps] for own in leaves]
+        others = deepest if same_depth else leaves
+        roots = [root for root in (0, 1) if deepest[root] and others[1 - root]]
+        parentless = sum(not chosen for chosen in sources)
+        named = parentless <= len(PROSQA_ENTITIES) and nodes - parentless <= len(PROSQA_CONCEPTS)
+        if roots and steps in wanted and named:
+            break
+    else:
+        raise UserError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
+                        f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps or parents")
+    root = rng.choice(roots)
+    target, neg_target = rng.choice(deepest[root]), rng.choice(others[1 - root])
+    path, other = (_path_to(rng, v, sources, family, depth) for v in (target, neg_target))
+    needed = {*zip(path, path[1:]), *zip(other, other[1:])}
+    edges = [(u, v) for v, chosen in enumerate(sources) for u in chosen
+             if (u, v) in needed or rng.random() < distractors]
+    if either_root and rng.random() < 0.5:
+        path, other = other, path
+    return _tell(rng, sources, edges, path, other[-1])
+
+
+def _path_to(rng, v, parents, family, depth):
+    """One of the shortest paths to v from its root, drawn from its end."""
+    path = [v]
+    while path[0] > 1:
+        w = path[0]
+        before = [u for u in parents[w] if family[u] == family[v] and depth[u] == depth[w] - 1]
+        path.insert(0, rng.choice(before))
+    return path
+
+
+def _tell(rng, parents, edges, path, neg_target):
+    """The edges of a graph and the path that answers the question, in words: each edge is a sentence.
+
+    Nodes without parents get the name of an entity, all others one of a concept, those without any edge none.
+    """
+    kept = sorted({v for edge in edges for v in edge})
+    concepts, entities = (rng.sample(names, len(names)) for names in (PROSQA_CONCEPTS, PROSQA_ENTITIES))
+    name = {v: (concepts if parents[v] else entities).pop() for v in kept}
+    root, target = name[path[0]], name[path[-1]]
+
+    def sentence(u, v):
+        return f"{'Every ' if parents[u] else ''}{name[u]} is a {name[v]}."
+    told = rng.sample([sentence(u, v) for u, v in edges], len(edges))
+    asked = rng.sample([target, name[neg_target]], 2)
+    return Problem(" ".join(told + [f"Is {root} a {asked[0]} or {asked[1]}?"]),
+                   [sentence(u, v) for u, v in zip(path, path[1:])], f"{root} is a {target}.")
 
 
 # ---- ProntoQA (Saparov & He 2022, arXiv 2210.01240), as its official generator makes it for Coconut:
@@ -104,117 +329,6 @@ def _rule(rng, subject, predicate, is_concept=False):
     return f"{quantifier} {subject} is {with_article(predicate) if is_concept else predicate}."
 
 
-# ---- ProsQA (the paper's own): which of two concepts can be reached from an entity, in a random graph?
-
-PROSQA_CONCEPTS = ("bompus boompus brimpus chorpus dumpus felpus fompus gerpus gorpus grimpus "
-                   "gwompus hilpus impus jelpus jompus kerpus lempus lorpus numpus quimpus "
-                   "rempus rompus rorpus scrompus shumpus sterpus storpus terpus timpus "
-                   "tumpus vumpus worpus wumpus yerpus yimpus yumpus zhorpus zumpus").split()
-PROSQA_ENTITIES = ("Alex Bob Carol Davis Eva Fae Gabriel Jack Max "
-                   "Oliver Polly Rex Sally Sam Stella Tom Wren").split()
-
-
-def prosqa_graph(rng, nodes, mean_parents):
-    """(parents, family, depth) of every node. Nodes come one by one and choose parents among the earlier.
-
-    Nodes 0 and 1 are the roots. A node's family is 1 for the descendants of node 0, 2 for those of node 1, 3
-    for both, 0 for neither. A new node's parents come from family 1, from family 2, or now and then from all;
-    a deep node attracts more, so paths get long. depth is the distance from the family's root, 0 in families
-    0 and 3. Paper: the appendix on ProsQA; where it leaves a choice, what the official files show.
-    """
-    parents, family, depth = [[], []], [1, 2], [0, 0]
-    for v in range(2, nodes):
-        chosen_family = 1 if rng.random() < 0.35 else 2 if rng.random() < 0.7 else None
-        pool = [u for u in range(v) if chosen_family in (None, family[u])]
-        # Each node waits for a random time, and the shortest waits win: a weighted draw without replacement.
-        chosen = sorted(pool, key=lambda u: rng.expovariate(1.5 * depth[u] + 1))[:_poisson(rng, mean_parents)]
-        parents.append(chosen)
-        families = {family[u] for u in chosen} - {0}
-        family.append(3 if len(families) > 1 else sum(families))
-        depth.append(1 + min(depth[u] for u in chosen if family[u]) if family[v] in (1, 2) else 0)
-    return parents, family, depth
-
-
-def _poisson(rng, mean):
-    """A Poisson-distributed count: the events of rate 1 in a time `mean`."""
-    count, clock = 0, rng.expovariate(1)
-    while clock < mean:
-        count, clock = count + 1, clock + rng.expovariate(1)
-    return count
-
-
-def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_steps=False, same_depth=False,
-                   either_root=False, distractors=1.0):
-    """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
-
-    Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
-    neg_target is such a leaf of the other root. Of the paper's 28 nodes about 23 have an edge and remain.
-    even_steps: long paths are rare among the graphs, so draw the number of steps first. distractors: the
-    probability that an edge beside the paths to the target and to neg_target is told.
-
-    neg_target is never deeper than the target, so a model that prefers the deeper one need not know who is
-    asked about (results/dispute.md). Two ways to close this short cut: same_depth has both equally deep;
-    either_root asks about the other root in half of the problems, and its path may be shorter.
-    """
-    if min_steps > max_steps:
-        raise UserError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
-    wanted = range(min_steps, max_steps + 1)
-    if even_steps:
-        wanted = [rng.choice(wanted)]
-    for _ in range(10_000):
-        sources, family, depth = prosqa_graph(rng, nodes, parents)
-        inner = {u for chosen in sources for u in chosen}
-        leaves = [[v for v in range(2, nodes) if family[v] == root + 1 and v not in inner] for root in (0, 1)]
-        steps = max((depth[v] for v in leaves[0] + leaves[1]), default=0)
-        deepest = [[v for v in some if depth[v] == steps] for some in leaves]
-        wrong = deepest if same_depth else leaves
-        roots = [root for root in (0, 1) if deepest[root] and wrong[1 - root]]
-        parentless = sum(not chosen for chosen in sources)
-        named = parentless <= len(PROSQA_ENTITIES) and nodes - parentless <= len(PROSQA_CONCEPTS)
-        if roots and steps in wanted and named:
-            break
-    else:
-        raise UserError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
-                        f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps or parents")
-    root = rng.choice(roots)
-    target, neg_target = rng.choice(deepest[root]), rng.choice(wrong[1 - root])
-    path, other = (_path_to(rng, v, sources, family, depth) for v in (target, neg_target))
-    needed = {*zip(path, path[1:]), *zip(other, other[1:])}
-    edges = [(u, v) for v, chosen in enumerate(sources) for u in chosen
-             if (u, v) in needed or rng.random() < distractors]
-    if either_root and rng.random() < 0.5:
-        path, other = other, path
-    return _tell(rng, sources, edges, path, other[-1])
-
-
-def _path_to(rng, v, parents, family, depth):
-    """One of the shortest paths to v from its root, drawn from its end."""
-    path = [v]
-    while path[0] > 1:
-        w = path[0]
-        before = [u for u in parents[w] if family[u] == family[v] and depth[u] == depth[w] - 1]
-        path.insert(0, rng.choice(before))
-    return path
-
-
-def _tell(rng, parents, edges, path, neg_target):
-    """The edges of a graph and the path that answers the question, in words: each edge is a sentence.
-
-    Nodes without parents get the name of an entity, all others one of a concept, those without any edge none.
-    """
-    kept = sorted({v for edge in edges for v in edge})
-    concepts, entities = (rng.sample(names, len(names)) for names in (PROSQA_CONCEPTS, PROSQA_ENTITIES))
-    name = {v: (concepts if parents[v] else entities).pop() for v in kept}
-    root, target = name[path[0]], name[path[-1]]
-
-    def sentence(u, v):
-        return f"{'Every ' if parents[u] else ''}{name[u]} is a {name[v]}."
-    told = rng.sample([sentence(u, v) for u, v in edges], len(edges))
-    asked = rng.sample([target, name[neg_target]], 2)
-    return Problem(" ".join(told + [f"Is {root} a {asked[0]} or {asked[1]}?"]),
-                   [sentence(u, v) for u, v in zip(path, path[1:])], f"{root} is a {target}.")
-
-
 # ---- Sets of problems: generated, or read from files.
 
 GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
@@ -255,8 +369,9 @@ def read(path):
         problems = [Problem(p["question"], p["steps"], p["answer"]) for p in json.loads(text)]
         if not problems:
             raise ValueError("it is empty")
-    except (ValueError, TypeError, KeyError) as e:
-        raise UserError(f"{path} is no list of problems with question, steps and answer: {e!r}") from None
+    except (ValueError, TypeError, KeyError, RecursionError) as e:
+        raise UserError(f"{path} is no list of problems with question, steps and answer "
+                        f"({type(e).__name__}: {str(e)[:80]})") from None
     for i, p in enumerate(problems):
         if not isinstance(p.steps, list) or {str} != set(map(type, (p.question, *p.steps, p.answer))):
             raise UserError(f"{path}, item {i}: question and answer must be texts, steps a list of texts")
@@ -264,8 +379,9 @@ def read(path):
 
 
 def write(problems, path):
-    """Problems to one .json file in the official format."""
-    Path(path).write_text(json.dumps(list(map(vars, problems)), indent=1), encoding="utf-8")
+    """Problems to one new .json file in the official format."""
+    text = json.dumps(list(map(vars, problems)), indent=1)
+    write_file(path, lambda beside: Path(beside).write_text(text, encoding="utf-8"))
 
 
 def load(folder, splits=SPLITS):
@@ -290,124 +406,113 @@ GSM8K = {
              "e464efa2713fbcf423bdbfb482c543a6a086188c3d97c294b1d19a70c2a515e8")}
 
 
-# ---- From text to tokens, and from tokens to the batches that the model reads.
+def problem_sets(settings, splits=SPLITS, **more):
+    """{"train": [Problem, ...], "valid": ...}. settings.dataset names a generated dataset (`more` goes to
+    `make_problems`), gsm8k, a folder, or, for test problems alone, a file."""
+    dataset = settings.dataset
+    if dataset in GENERATORS:
+        options = {flag: getattr(settings, flag) for flag in problem_defaults(dataset)}
+        sizes = {split: options.pop(f"{split}_size") for split in SPLITS}
+        options = dict(seed=options.pop("data_seed")) | options | more
+        return make_problems(dataset, {split: sizes[split] for split in splits}, **options)
+    if dataset == "gsm8k":
+        return {split: read(download(url, f"gsm8k-{split}.txt", sha256))
+                for split, (url, sha256) in GSM8K.items() if split in splits}
+    if Path(dataset).is_file() and splits == ("test",):
+        return {"test": read(dataset)}
+    if not Path(dataset).is_dir():
+        raise UserError(f"no dataset {dataset}: say prontoqa, prosqa or gsm8k, or name a folder with "
+                        "train.json, valid.json and test.json")
+    return load(dataset, splits)
 
-class Tokenizer:
-    """Words to ids and back, by tiktoken: with GPT-2's vocabulary (words=None; fetched on first use), or with
-    one of the 256 bytes and the words of a training set.
 
-    tiktoken looks a whole word up before it merges any bytes, so a known word is one token, an unknown one
-    falls back to bytes, and every text decodes to itself. No text, not even "<bot>", makes a special token.
+# ---- The flags that say which problems: the same for data.py, train.py and sample.py.
+
+class Parser(argparse.ArgumentParser):
+    """A wrong flag gets one line, like every user error, and not the usage as well."""
+    def error(self, message):
+        raise UserError(message)
+
+
+def number(kind, low, high=math.inf):
+    """An argparse type: an int or float between low and high."""
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high or math.isinf(value):
+            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        return value
+    convert.__name__ = kind.__name__        # argparse names it when the text is no number at all
+    return convert
+
+
+def add_flags(parser):
+    """The flags of problems that are made. What parse_args returns lacks those that are not typed."""
+    count, switch = number(int, 1), argparse.BooleanOptionalAction
+    add = functools.partial(parser.add_argument, default=argparse.SUPPRESS)
+    add("--train_size", type=count, help="training problems")
+    add("--valid_size", type=count, help="validation problems")
+    add("--test_size", type=count, help="test problems")
+    add("--hops", type=number(int, 1, MAX_HOPS), help="ProntoQA: deduction hops of a problem")
+    add("--nodes", type=number(int, 1, 55), help="ProsQA: nodes of a graph, before those without any edge go")
+    add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
+    add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
+    add("--parents", type=number(float, 0, 20), help="ProsQA: parents of a node, on average")
+    add("--even_steps", action=switch, help="ProsQA: as many problems of each number of steps")
+    add("--same_depth", action=switch, help="ProsQA: both candidates equally deep, which closes a short cut")
+    add("--either_root", action=switch, help="ProsQA: ask about either root, which closes it too")
+    add("--data_seed", type=number(int, 0), help="seed of the problems")
+
+
+def problem_defaults(dataset):
+    """{flag: the paper's value} of the flags that a dataset takes: four, and the parameters of its generator;
+    none, if its problems are not generated."""
+    if dataset not in GENERATORS:
+        return {}
+    sizes = {"prontoqa": (9000, 200, 800)}.get(dataset, (17886, 300, 500))
+    options = {name: p.default for name, p in inspect.signature(GENERATORS[dataset]).parameters.items()
+               if name not in ("rng", "distractors")}
+    return {f"{split}_size": size for split, size in zip(SPLITS, sizes)} | options | {"data_seed": 0}
+
+
+PROBLEM_FLAGS = {flag for dataset in GENERATORS for flag in problem_defaults(dataset)}
+
+
+def refuse_idle(typed, dataset):
+    """Refuse a typed flag of problems, {flag: value}, that the dataset does not take."""
+    for flag in typed:
+        if flag in PROBLEM_FLAGS and flag not in problem_defaults(dataset):
+            raise UserError(f"--{flag} does not apply to {dataset}: leave it out")
+
+
+def test_problems(settings, typed):
+    """The test problems of a run's settings, but for what is typed, {flag: value}."""
+    others = argparse.Namespace(**vars(settings) | typed)
+    refuse_idle(typed, others.dataset)
+    return problem_sets(others, ("test",))["test"]
+
+
+# ---- What a ProsQA question says, read from its text.
+
+Graph = namedtuple("Graph", "edges entity answer other distance left")
+
+
+def graph(problem):
+    """The graph of a ProsQA question, or None of any other problem.
+
+    edges     {sentence: (from, to)}, of "Max is a wumpus." and "Every wumpus is a yumpus."
+    entity    the one asked about; answer, other: the candidate that is the answer, and the other one
+    distance  {node: fewest steps from the entity}; left: {node: fewest steps to the answer}
     """
-    # A subject with its verb is one token, and so is a name that ends a sentence: a fact is two tokens. A
-    # model that has read "Every bompus is a " looks for the same token earlier, and copies what came next.
-    PATTERN = (r"(?:(?:Every|Each) )?\w+ is(?: an?| not)? |\w+es are(?: not)? |\w+\.[ \n]| (?:an?|or) |Is "
-               r"|\w+|[^\w\s]+[ \n]?|\n|[^\S\n]+")
-    SPECIAL = ("<|endoftext|>", "<bot>", "<eot>", "<pause>")
-
-    def __init__(self, words=None):
-        self.words = words
-        if words is None:
-            try:
-                gpt2 = tiktoken.get_encoding("gpt2")
-            except OSError as e:
-                raise UserError(f"GPT-2's vocabulary could not be fetched ({type(e).__name__}): put "
-                                "tiktoken's copy into a folder and set TIKTOKEN_CACHE_DIR to it") from None
-            pattern, ranks = gpt2._pat_str, gpt2._mergeable_ranks
-        else:
-            tokens = [bytes([i]) for i in range(256)] + [word.encode() for word in words]
-            pattern, ranks = self.PATTERN, {token: i for i, token in enumerate(tokens)}
-        self.vocab_size = len(ranks) + len(self.SPECIAL)
-        special = {name: len(ranks) + i for i, name in enumerate(self.SPECIAL)}
-        self.eos, self.bot, self.eot, self.pause = special.values()
-        self.encoding = tiktoken.Encoding("words" if words else "gpt2 and thoughts", pat_str=pattern,
-                                          special_tokens=special, mergeable_ranks=ranks)
-        self.encode, self.decode = self.encoding.encode_ordinary, self.encoding.decode
-
-    @classmethod
-    def of(cls, problems):
-        """The tokenizer of a training set: every word in it that is longer than a byte."""
-        texts = [text for p in problems
-                 for text in (*(line + "\n" for line in (p.question, *p.steps)), f"### {p.answer}")]
-        words = {word for text in texts for word in re.findall(cls.PATTERN, text)}
-        return cls(sorted(word for word in words if len(word.encode()) > 1))
-
-    def show(self, i):
-        """One token for people: spaces and line ends made visible."""
-        return repr(self.decode([i]))[1:-1].replace(" ", "_")
-
-    def ids(self, problem):
-        """The ids of a problem: question, [step, ...], answer. Pieces end where tokens end, so encoding each
-        piece is encoding the whole text."""
-        question, *steps = (self.encode(text + "\n") for text in (problem.question, *problem.steps))
-        return question, steps, self.encode("### " + problem.answer) + [self.eos]
-
-
-def name_and_rest(word):
-    """A token's name and what is around it: "Every bompus is a " has "bompus" and "Every {} is a "."""
-    match = re.fullmatch(r"(Every |Each |)(\w+?)((es)?( (is|are) .*|\.\s)?)", word, re.DOTALL)
-    before, name, after = match.group(1, 2, 3) if match else ("", word, "")
-    return name.lower() if after.startswith("es ") else name, f"{before}{{}}{after}" if before + after else ""
-
-
-def encode(ids, tokenizer, filler, removed, n):
-    """One training sequence from a problem's ids: (question, number of thoughts after it, language). The
-    first `removed` tokens of the written chain are replaced by `n` fillers.
-
-    filler: "thought", "pause", or None, which does without <bot> and <eot> too. For the question "Tom is a x.
-    Is Tom a y or z?", the steps "Tom is a x." and "Every x is a y.", the first removed, and n=1 thought:
-
-        Tom is a x. Is Tom a y or z ?\\n <bot>   t1   <eot>  Every x is a y.\\n ### Tom is a y . <eos>
-        |------------ question ------------| thought |----------------- language ------------------|
-                                                           no loss on <eot>: it is given, not predicted
-
-    Pauses are ordinary tokens, the same at every place, so they are read with the question, in the same pass.
-    """
-    question, steps, answer = ids
-    language = [i for step in steps for i in step][removed:] + answer
-    if filler is None:
-        return question[:-1], 0, [question[-1]] + language
-    pauses = [tokenizer.pause] * n if filler == "pause" else []
-    return question + [tokenizer.bot] + pauses, n - len(pauses), [tokenizer.eot] + language
-
-
-@dataclass
-class Batch:
-    question: torch.Tensor      # (B, Tq) ids, padded on the left, so that all end at the same place
-    padding: torch.Tensor       # (B,) how many ids of each question are padding
-    n: int                      # how many continuous thoughts every problem takes
-    language: torch.Tensor      # (B, Tl) input ids, padded on the right, where causal attention never looks
-    target: torch.Tensor        # (B, Tl) the id to predict at each place of `language`, -100 at padding
-
-    def to(self, device):
-        return Batch(*(v.to(device) if isinstance(v, torch.Tensor) else v for v in vars(self).values()))
-
-
-def collate(sequences):
-    """Sequences from `encode`, all with as many thoughts, to one Batch. Padding is id 0, or -100 in the
-    target, which the loss ignores."""
-    questions, (n, *_), languages = zip(*sequences)
-    Tq, Tl = max(map(len, questions)), max(map(len, languages)) - 1
-    padding = [Tq - len(question) for question in questions]
-    return Batch(torch.tensor([[0] * left + question for left, question in zip(padding, questions)]),
-                 torch.tensor(padding), n,
-                 torch.tensor([ids[:-1] + [0] * (Tl + 1 - len(ids)) for ids in languages]),
-                 torch.tensor([ids[1:] + [-100] * (Tl + 1 - len(ids)) for ids in languages]))
-
-
-# ---- Grading.
-
-def grade(problem, text):
-    """Is the answer in a generated text right? It is what follows the last "#". Commas do not count, as in
-    the official code."""
-    given, right = (s.split("#")[-1].replace(",", "").strip() for s in (text, problem.answer))
-    return given == right
-
-
-def told_edges(text):
-    """The graph in the sentences of a ProsQA question or chain, {sentence: (from, to)}: of "Max is a wumpus."
-    and "Every wumpus is a yumpus." """
-    return {found[0]: (found[1], found[2]) for found in re.finditer(r"(?:Every )?(\w+) is a (\w+)\.", text)}
+    asked = re.search(r"\bIs (\w+) a (\w+) or (\w+)\?", problem.question)
+    if not asked:
+        return None
+    edges = {told[0]: (told[1], told[2])
+             for told in re.finditer(r"\b(?:Every )?(\w+) is a (\w+)\.", problem.question)}
+    entity, answer, other = asked.groups()
+    if not problem.answer.strip(".").endswith(f" {answer}"):
+        answer, other = other, answer
+    return Graph(edges, entity, answer, other, distances(edges.values(), entity),
+                 distances([(v, u) for u, v in edges.values()], answer))
 
 
 def distances(edges, root):
@@ -419,72 +524,33 @@ def distances(edges, root):
     return found
 
 
-PATH_CLASSES = ("Correct Path", "Longer Path", "Hallucination", "Wrong Target",
-                "Correct Label", "Incorrect Label")
-
-
-def classify_path(problem, text, partial=False):
-    """Which of PATH_CLASSES the reasoning in a generated ProsQA text is. Paper: Understanding the Latent
-    Reasoning in Coconut, Experimental Setup.
-
-    A written path counts, whatever answer follows it; without one the answer does. A Correct Path is a
-    shortest one from the entity to the target, a Longer Path reaches the target too, one with a Wrong Target
-    ends elsewhere. A Hallucination has a step that the question does not tell, or a gap. partial: thoughts
-    stand for the first steps, so the path may begin wherever the entity leads, and is judged as if a shortest
-    path led to its start.
-    """
-    lines = [line.strip() for line in text.split("###")[0].splitlines() if line.strip()]
-    if not lines:
-        return "Correct Label" if grade(problem, text) else "Incorrect Label"
-    edges, (root, target, _) = told_edges(problem.question), asked(problem)
-    path, distance = [edges.get(line) for line in lines], distances(edges.values(), root)
-    if None in path or any(one[1] != other[0] for one, other in zip(path, path[1:])):
-        return "Hallucination"
-    start, end = path[0][0], path[-1][1]
-    if start not in distance or start != root and not partial:
-        return "Hallucination"
-    if end != target:
-        return "Wrong Target"
-    return "Correct Path" if distance[start] + len(path) == distance[target] else "Longer Path"
-
-
-def asked(problem):
-    """Of a ProsQA problem: the entity asked about, the candidate that is the answer, and the other one. None
-    for any other problem."""
-    found = re.search(r"Is (\w+) a (\w+) or (\w+)\?", problem.question)
-    if not found:
-        return None
-    entity, one, two = found.groups()
-    return (entity, one, two) if problem.answer.strip(".").endswith(f" {one}") else (entity, two, one)
+def entities(edges):
+    """{entity: {node: fewest steps to it}}; entities are the nodes that no edge leads to."""
+    return {entity: distances(edges, entity) for entity in {u for u, _ in edges} - {v for _, v in edges}}
 
 
 def sound(problem):
     """Can a ProsQA question be answered from its own sentences? Three times True or False: the answer can be
     reached from the entity, the other candidate cannot, and the steps are a shortest path to the answer."""
-    entity, answer, other = asked(problem)
-    reached = distances(told_edges(problem.question).values(), entity)
-    return (answer in reached, other not in reached,
-            classify_path(problem, "\n".join(problem.steps)) == "Correct Path")
-
-
-def entities(problem):
-    """{entity: {node: fewest steps to it}}; entities are the nodes that no sentence leads to."""
-    edges = told_edges(problem.question).values()
-    return {entity: distances(edges, entity) for entity in {u for u, _ in edges} - {v for _, v in edges}}
+    g = graph(problem)
+    path = [g.edges.get(step, (None, None)) for step in problem.steps]
+    linked = [g.entity, *(v for _, v in path)] == [*(u for u, _ in path), g.answer]
+    return g.answer in g.distance, g.other not in g.distance, linked and len(path) == g.distance.get(g.answer)
 
 
 def depths(problem):
     """ProsQA's short cut: (depth of the answer, depth of the other candidate). A node's depth is the fewest
     steps to it from an entity; where several entities reach it, the largest of these numbers."""
-    reached, (_, *candidates) = entities(problem).values(), asked(problem)
-    return tuple(max(nodes.get(c, 0) for nodes in reached) for c in candidates)
+    g = graph(problem)
+    reached = entities(g.edges.values()).values()
+    return tuple(max((nodes.get(c, 0) for nodes in reached), default=0) for c in (g.answer, g.other))
 
 
 # ---- python data.py prosqa, python data.py FILE.json
 
 def check(problems):
     """Print how many of ProsQA's problems are sound, and how many have the short cut."""
-    if not all(map(asked, problems)):
+    if not all(map(graph, problems)):
         raise UserError("this file has problems that are not ProsQA's: only those are checked")
     facts = []
     for p in problems:
@@ -493,24 +559,6 @@ def check(problems):
     what = ("answer in reach", "other candidate out of reach", "steps a shortest path", "all three",
             "answer deeper than the other", "equally deep")
     show_table(["", f"of {len(problems):,} problems"], list(zip(what, map(sum, zip(*facts)))))
-
-
-def worked_example(problem, tokenizer):
-    """Print the problem as Coconut sees it (c = 1) at the first, a middle and the last stage."""
-    K, show, ids = len(problem.steps), tokenizer.show, tokenizer.ids(problem)
-    print(problem.question)
-    for i, step in enumerate(problem.steps, start=1):
-        print(f"  step {i}  {step}")
-    print(f"  answer  {problem.answer}")
-    for stage in sorted({0, K // 2, K}):
-        question, n, language = encode(ids, tokenizer, "thought", sum(map(len, ids[1][:stage])), stage)
-        print(f"\nstage {stage}: {stage} of {K} steps replaced, {n} thoughts, "
-              f"loss on {len(language) - 1} tokens")
-        tail = min(6, len(question))                        # the question is long; its end will do
-        read = [f"{len(question) - tail} tokens", *map(show, question[-tail:]),
-                *(f"t{i + 1}" for i in range(n)), *map(show, language[:-1])]
-        predicted = [""] * (1 + tail + n) + list(map(show, language[1:]))
-        show_table(["input", "predicts"], list(zip(read, predicted)))
 
 
 def show_table(heads, rows):
@@ -526,123 +574,31 @@ def show_table(heads, rows):
         print("  ".join(line).rstrip())
 
 
-# ---- What the command lines of data.py, train.py and sample.py share.
-
-COUNT, ANY, SHARE = (1, math.inf), (0, math.inf), (0, 1)        # limits of numbers in a table of settings
-
-# Each row: default with --setting quick, default with --setting paper, limits or choices, help.
-PROBLEM_SETTINGS = {
-    "train_size": (7000, 17886, COUNT, "training problems; the paper's ProntoQA has 9000"),
-    "valid_size": (300, 300, COUNT, "validation problems; ProntoQA: 200"),
-    "test_size":  (500, 500, COUNT, "test problems; ProntoQA: 800"),
-    "hops":       (5, 5, (1, MAX_HOPS), "ProntoQA: deduction hops of a problem"),
-    "nodes":      (14, 28, (1, 55), "ProsQA: nodes of a graph, before those without any edge are dropped"),
-    "min_steps":  (3, 3, COUNT, "ProsQA: fewest reasoning steps of a problem"),
-    "max_steps":  (5, 6, COUNT, "ProsQA: most reasoning steps of a problem"),
-    "parents":    (1.5, 1.5, (0, 20), "ProsQA: parents of a node, on average"),
-    "even_steps": (False, False, None, "ProsQA: as many problems of each number of steps"),
-    "same_depth": (False, False, None, "ProsQA: both candidates equally deep, which closes a short cut"),
-    "either_root": (False, False, None, "ProsQA: ask about either root, which closes it too"),
-    "data_seed":  (0, 0, ANY, "seed of the generated problems")}
-# Defaults that differ from these, by setting and dataset.
-OTHERWISE = {("quick", "prontoqa"): dict(valid_size=200, test_size=800),
-             ("paper", "prontoqa"): dict(train_size=9000, valid_size=200, test_size=800),
-             ("paper", "gsm8k"): dict(c=2, stages=3, epochs_first=6, epochs_per_stage=3)}
-
-
-def defaults(table, setting, dataset):
-    """{flag: value} of a table's column."""
-    column = {flag: row[("quick", "paper").index(setting)] for flag, row in table.items()}
-    return column | {flag: v for flag, v in OTHERWISE.get((setting, dataset), {}).items() if flag in table}
-
-
-def add_flags(parser, table, usual="default: {quick}; paper: {paper}"):
-    """A flag for each row of a table of settings; `usual` says what holds for one that is not typed. Such a
-    flag is absent from what parse_args returns."""
-    for flag, (quick, paper, limits, about) in table.items():
-        if isinstance(quick, bool):
-            kind = dict(action=argparse.BooleanOptionalAction)
-        else:
-            kind = dict(choices=limits) if isinstance(quick, str) else dict(type=number(type(quick), *limits))
-        parser.add_argument(f"--{flag}", default=argparse.SUPPRESS, **kind,
-                            help=f"{about} ({usual.format(quick=quick, paper=paper)})")
-
-
-def number(kind, low, high=math.inf):
-    """An argparse type: an int or float between low and high."""
-    def convert(text):
-        value = kind(text)
-        if not low <= value <= high or math.isinf(value):
-            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
-        return value
-    convert.__name__ = kind.__name__        # argparse names it when the text is no number at all
-    return convert
-
-
-def problem_flags(dataset):
-    """The flags of PROBLEM_SETTINGS that a dataset takes: the parameters of its generator and four more, or
-    none, if its problems are not generated."""
-    takes = inspect.signature(GENERATORS[dataset]).parameters if dataset in GENERATORS else ()
-    always = ("train_size", "valid_size", "test_size", "data_seed")
-    return [flag for flag in PROBLEM_SETTINGS if flag in takes or takes and flag in always]
-
-
-def merged(base, typed):
-    """Settings, {flag: value}, overridden by typed flags. One that the dataset does not take is refused."""
-    settings = argparse.Namespace(**base | typed)
-    for flag in typed:
-        if flag in PROBLEM_SETTINGS and flag not in problem_flags(settings.dataset):
-            raise UserError(f"--{flag} does not apply to {settings.dataset}: leave it out")
-    return settings
-
-
-def problem_sets(settings, splits=SPLITS, **more):
-    """{"train": [Problem, ...], "valid": ...}. settings.dataset names a generated dataset (`more` goes to
-    `make_problems`), gsm8k, a folder, or, for test problems alone, a file."""
-    dataset = settings.dataset
-    if dataset in GENERATORS:
-        options = {flag: getattr(settings, flag) for flag in problem_flags(dataset)}
-        sizes = {split: options.pop(f"{split}_size") for split in SPLITS}
-        options = dict(seed=options.pop("data_seed")) | options | more
-        return make_problems(dataset, {split: sizes[split] for split in splits}, **options)
-    if dataset == "gsm8k":
-        return {split: read(download(url, f"gsm8k-{split}.txt", sha256))
-                for split, (url, sha256) in GSM8K.items() if split in splits}
-    if Path(dataset).is_file() and splits == ("test",):
-        return {"test": read(dataset)}
-    if not Path(dataset).is_dir():
-        raise UserError(f"no dataset {dataset}: say prontoqa, prosqa or gsm8k, or name a folder with "
-                        "train.json, valid.json and test.json")
-    return load(dataset, splits)
-
-
-class Parser(argparse.ArgumentParser):
-    """A wrong flag gets one line, like every user error, and not the usage as well."""
-    def error(self, message):
-        raise UserError(message)
-
-
 def main(argv=None):
-    parser = Parser(description="Make problems, by default the paper's. Without --out, show one worked out.")
+    parser = Parser(description="Make problems, by default the paper's. Without --out, print one.")
     parser.add_argument("dataset", nargs="?", default="prosqa",
                         help="prosqa or prontoqa; or a file of ProsQA problems: is each of them sound?")
     parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
-    add_flags(parser, PROBLEM_SETTINGS, "default: {paper}")
-    args = parser.parse_args(argv)
-    if Path(args.dataset).is_file():
-        return check(read(args.dataset))
-    if args.dataset not in GENERATORS:
-        raise UserError(f"there is no {args.dataset}: say prosqa or prontoqa, or name a file")
-    settings = merged(defaults(PROBLEM_SETTINGS, "paper", args.dataset), vars(args))
-    if args.out:
-        Path(args.out).mkdir(parents=True, exist_ok=True)
-        for split, problems in problem_sets(settings).items():
-            write(problems, Path(args.out) / f"{split}.json")
-            print(f"{len(problems):,} problems in {Path(args.out) / split}.json")
-    else:
-        settings.train_size = min(500, settings.train_size)         # enough for every word to occur
-        problems = problem_sets(settings, ("train",))["train"]
-        worked_example(problems[0], Tokenizer.of(problems))
+    add_flags(parser)
+    typed = vars(parser.parse_args(argv))
+    dataset, out = typed["dataset"], typed.pop("out")
+    refuse_idle(typed, dataset)
+    if Path(dataset).is_file():
+        return check(read(dataset))
+    if dataset not in GENERATORS:
+        raise UserError(f"there is no {dataset}: say prosqa or prontoqa, or name a file")
+    settings = argparse.Namespace(**problem_defaults(dataset) | typed)
+    if not out:
+        settings.train_size = 1
+        problem, = problem_sets(settings, ("train",))["train"]
+        return print("\n".join([problem.question, *problem.steps, f"### {problem.answer}"]))
+    files = {split: Path(out) / f"{split}.json" for split in SPLITS}
+    if there := [str(path) for path in files.values() if path.exists()]:
+        raise UserError(f"there already: {', '.join(there)}: name another --out")
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for split, problems in problem_sets(settings).items():
+        write(problems, files[split])
+        print(f"{len(problems):,} problems in {files[split]}")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ are methods of their own here, and coconut.py puts them together.
 Shapes: B batch, T new positions, S with those before them, C = n_embd, nh heads of size hs = C / nh, V words.
 """
 
+import argparse
 import math
 import os
 import pickle
+import socket
 import sys
+import zipfile
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -34,7 +37,7 @@ torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 class UserError(Exception):
-    """The commands print it in one line. Any other error is a bug and keeps its traceback."""
+    """A user's mistake: the commands print it, as any OSError, in one line. Other errors keep a traceback."""
 
 
 @dataclass
@@ -108,10 +111,10 @@ class GPT(nn.Module):
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd, eps=1e-5)
-        self.reset()
+        self.init_weights()
 
     @torch.no_grad()
-    def reset(self):
+    def init_weights(self):
         """Draw random weights: normal, biases 0; what ends a residual branch is divided by sqrt(2 * n_layer).
 
         Differs from GPT-2, whose standard deviation is 0.02 at any width. That suits its 768 dimensions and
@@ -144,18 +147,20 @@ class GPT(nn.Module):
         cache    for each layer the keys and values of all positions before, or None at the start
         padding  (B,)       how many positions at the left of each row are padding, the same in every pass:
                             real positions never see them, and count from 0
-        Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
+        Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T. A
+        UserError where S, padding included, is more than the model's positions.
         """
-        T, before = x.size(1), cache[0][0].size(2) if cache else 0
-        place = torch.arange(before + T, device=x.device)                   # (S,)
-        new = place[before:, None]                                          # (T, 1)
-        mask, positions = place <= new, new[:, 0]                           # (T, S) causal, (T,)
+        before = cache[0][0].size(2) if cache else 0
+        S = before + x.size(1)
+        if S > self.config.block_size:
+            raise UserError(f"a text of {S} positions is too long for a model of {self.config.block_size}")
+        place, positions = torch.arange(S, device=x.device), torch.arange(before, S, device=x.device)
+        mask = place <= positions[:, None]                                  # (T, S) causal
         if padding is not None:
             real = place >= padding[:, None, None]                          # (B, 1, S)
-            # Padding sees itself: a softmax over nothing would be nan.
-            mask = (mask & real | (place == new))[:, None]                  # (B, 1, T, S)
-            # Padding's own positions, read by nobody, may lie below 0 or beyond the last.
-            positions = (positions - padding[:, None]).clamp(0, self.config.block_size - 1)     # (B, T)
+            # Padding sees itself: a softmax over nothing would be nan. Its own positions are read by nobody.
+            mask = (mask & real | (place == positions[:, None]))[:, None]   # (B, 1, T, S)
+            positions = (positions - padding[:, None]).clamp(min=0)         # (B, T)
         x = self.drop(x + self.wpe(positions))
         grown = []
         for block, past in zip(self.h, cache or [None] * len(self.h)):
@@ -182,6 +187,7 @@ def download(url, name, sha256):
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         print(f"downloading {url}")
+        socket.setdefaulttimeout(60)        # seconds without an answer
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
         except (OSError, HTTPException, RuntimeError) as e:     # no network; cut off; another sha256
@@ -189,53 +195,86 @@ def download(url, name, sha256):
     return path
 
 
+def load(path, build):
+    """build(what torch.save wrote to the file at `path`), on the CPU. It cannot run code (weights_only).
+    Whatever is wrong with it, down to a changed byte, is a UserError of one line."""
+    try:
+        if zipfile.is_zipfile(path):            # torch does not look at its checksums
+            with zipfile.ZipFile(path) as file:
+                if part := file.testzip():
+                    raise ValueError(f"{part} is damaged")
+        return build(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as e:
+        why = "no file of tensors" if isinstance(e, pickle.UnpicklingError) else f"{type(e).__name__}: {e}"
+        raise UserError(f"{path} is not a whole checkpoint ({why})") from None
+
+
+def write_file(path, write):
+    """write(PATH) to a path beside `path`, then move it: the file is written whole, or not at all."""
+    try:
+        write(f"{path}.partial")
+        os.replace(f"{path}.partial", path)
+    except (OSError, RuntimeError) as e:            # torch may say RuntimeError where the disk is full
+        raise OSError(f"{path} could not be written, and is as it was before ({e})") from e
+
+
+def from_weights(weights, n_head=None, dropout=0.1):
+    """A GPT of the sizes of its weights, {name: tensor}. Heads are 64 wide, as in all official sizes, unless
+    their number is given."""
+    (words, width), (places, _) = weights["wte.weight"].shape, weights["wpe.weight"].shape
+    layers = sum(key.endswith(".ln_1.weight") for key in weights)
+    gpt = GPT(GPTConfig(words, places, layers, n_head or max(1, width // 64), width, dropout))
+    gpt.load_state_dict(weights)
+    return gpt
+
+
 def from_pretrained(name):
     """GPT-2 with trained weights: "gpt2" downloads the official file (124M parameters), all else is the path
-    of a pytorch_model.bin, of any size. Heads are 64 wide, as in all official sizes."""
+    of a pytorch_model.bin, of any size."""
     path = download(*GPT2_FILE) if name == "gpt2" else Path(name)
     if not path.is_file():
         raise UserError(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
-    try:
+
+    def build(saved):
         weights = {}
-        for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items():
+        for key, tensor in saved.items():
             key = key.removeprefix("transformer.")
             if key.endswith((".attn.bias", ".attn.masked_bias")) or key == "lm_head.weight":
                 continue                            # the causal mask; the head, which is wte once more
             stored_transposed = key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
             weights[key] = tensor.t() if stored_transposed else tensor
-        (words, width), (places, _) = weights["wte.weight"].shape, weights["wpe.weight"].shape
-        layers = sum(key.endswith(".ln_1.weight") for key in weights)
-        gpt = GPT(GPTConfig(words, places, layers, max(1, width // 64), width))
-        gpt.load_state_dict(weights)
-    except (RuntimeError, KeyError, AttributeError, EOFError, pickle.UnpicklingError) as e:
-        raise UserError(f"{path} does not hold a GPT-2: {e}") from None
-    return gpt
+        return from_weights(weights)
+    return load(path, build)
 
 
 def run_or_explain(main):
     """Run a command. A user error is printed in one line, without a traceback; the exit code is then 2."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")        # a terminal that lacks a sign gets a "?"
     try:
-        main()
+        return main()
     except BrokenPipeError:                 # what reads our output, such as head, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
     except (UserError, OSError) as e:
-        print("error:", " ".join(str(e).split()), file=sys.stderr)
-        sys.exit(2)
+        line, code = "error: " + " ".join(str(e).split()), 2
     except torch.OutOfMemoryError:
-        print("error: the GPU's memory is full: try a smaller --micro_batch, with --resume if a training has "
-              "begun", file=sys.stderr)
-        sys.exit(2)
+        line, code = "error: the GPU's memory is full: take a smaller --micro_batch (with --resume)", 2
     except KeyboardInterrupt:
-        print("interrupted; a training goes on after its last whole epoch with --resume", file=sys.stderr)
-        sys.exit(130)
+        line, code = "interrupted; a training goes on after its last whole epoch with --resume", 130
+    print(line if len(line) <= 200 else f"{line[:197]}...", file=sys.stderr)
+    sys.exit(code)
 
 
-def main(text="The capital of France is", words=20):
+def main(argv=None):
     """GPT-2 goes on with a text: the quickest check that its weights are right."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("text", nargs="?", default="The capital of France is")
+    text = parser.parse_args(argv).text
     gpt, encoding, cache = from_pretrained("gpt2").eval(), tiktoken.get_encoding("gpt2"), None
     ids = torch.tensor([[encoding.eot_token, *encoding.encode(text)]])      # texts follow this token
     with torch.no_grad():
-        for _ in range(words):
+        for _ in range(20):
             hidden, cache = gpt(gpt.embed(ids), cache=cache)
             ids = gpt.logits(hidden[:, -1:]).argmax(-1)                     # (1, 1)
             text += encoding.decode(ids[0].tolist())
@@ -243,4 +282,4 @@ def main(text="The capital of France is", words=20):
 
 
 if __name__ == "__main__":
-    run_or_explain(lambda: main(*sys.argv[1:2]))
+    run_or_explain(main)

@@ -31,23 +31,23 @@ from gpt import UserError, run_or_explain
 def in_words(run, thoughts, top=3):
     """Each of the thoughts (N, C) as the `top` words closest to it, [(word, probability), ...]."""
     best = run.gpt.logits(thoughts).softmax(-1).topk(top)                                       # (N, top)
-    return [[(run.tokenizer.decode([i]), p) for i, p in zip(*one)]
-            for one in zip(best.indices.tolist(), best.values.tolist())]
+    return [[(run.tokenizer.decode([i]), p) for i, p in zip(*row)]
+            for row in zip(best.indices.tolist(), best.values.tolist())]
 
 
-def show(label, text):
+def show_text(label, text):
     print(textwrap.fill(text, 100, initial_indent=f"{label:10}", subsequent_indent=" " * 10))
 
 
 def show_answers(run, problems, n):
     """The problems, one after the other: what the model thought, in words, and what it wrote."""
-    texts, _, thoughts = train.ask(run, problems, n)
-    for problem, text, one in zip(problems, texts, thoughts):
-        show("question", problem.question)
-        for i, words in enumerate(in_words(run, one), start=1):
+    texts, _, thoughts = train.ask(run, problems, n)                                            # (P, n, C)
+    for problem, text, own in zip(problems, texts, thoughts):
+        show_text("question", problem.question)
+        for i, words in enumerate(in_words(run, own), start=1):
             cells = [f"{repr(word)[1:-1].strip():20} {p:4.0%}" for word, p in words]
             print(f"thought {i:<2}" + "   ".join(cells))
-        show("written", " / ".join(text.splitlines()))
+        show_text("written", " / ".join(text.splitlines()))
         right = "right" if data.grade(problem, text) else "wrong"
         print(f"truth     {problem.answer}   {right}\n" if problem.answer else "")
     if problems[0].answer:
@@ -65,12 +65,12 @@ def node_values(run, problem, k):
     forced; the value is the product of the probabilities of the tokens that follow.
     """
     gpt, tokenizer, n = run.gpt, run.tokenizer, k * run.settings.c
-    nodes = sorted({v for _, v in data.told_edges(problem.question).values()})
+    nodes = sorted({v for _, v in data.graph(problem).edges.values()})
     space = " " if tokenizer.words else ""                      # GPT-2's tokens begin with their spaces
     ids = [tokenizer.encode(f"Every {v} is a{space}") for v in nodes]
     forced = len(os.path.commonprefix(ids))
     question, filler = tokenizer.ids(problem)[0], train.METHODS[run.settings.method][0]
-    batch = data.collate([data.encode((question, [], row), tokenizer, filler, 0, n) for row in ids])
+    batch = data.collate([data.sequence(question, [], row, tokenizer, filler, n) for row in ids])
     batch = batch.to(gpt.wte.weight.device)
     with run.autocast():
         hidden, _, _ = coconut.cached_forward(gpt, batch, batch.language)
@@ -79,35 +79,64 @@ def node_values(run, problem, k):
 
 
 def tree(run, problems):
-    """The part of the last problem's graph that its entity reaches, down to the answer's depth.
+    """The part of a problem's graph that its entity reaches, down to the answer's depth.
 
     A node at depth d has its value after d steps of thought, where the next step would begin with it; the
     deepest have none. A node that several ways lead to stands at the end of each.
     """
-    problem, rows = problems[-1], []
-    edges, (entity, answer, _) = data.told_edges(problem.question).values(), data.asked(problem)
-    left = data.distances([(v, u) for u, v in edges], answer)          # steps from a node to the answer
-    values = {k: node_values(run, problem, k) for k in range(1, left[entity])}
+    problem, rows = problems[0], []
+    g = data.graph(problem)
+    deepest = g.distance[g.answer]
+    values = {k: node_values(run, problem, k) for k in range(1, deepest)}
 
     def visit(node, depth):
-        value, on_path = values.get(depth, {}).get(node, ""), depth + left.get(node, math.inf) == left[entity]
+        value, on_path = values.get(depth, {}).get(node, ""), depth + g.left.get(node, math.inf) == deepest
         rows.append((depth, "    " * depth + node, value, "█" * round(20 * (value or 0)), "*" * on_path))
-        for child in sorted(v for u, v in edges if u == node and depth < left[entity]):
+        for child in sorted(v for u, v in g.edges.values() if u == node and depth < deepest):
             visit(child, depth + 1)
-    visit(entity, 0)
-    show("question", problem.question)
+    visit(g.entity, 0)
+    show_text("question", problem.question)
     return ["steps", "node", "next step\nis about it", "", "on a shortest path\nto the answer"], rows
 
 
 # ---- The other looks are tables, heads and rows, which data.show_table prints.
 
+PATH_CLASSES = ("Correct Path", "Longer Path", "Hallucination", "Wrong Target",
+                "Correct Label", "Incorrect Label")
+
+
+def classify_path(problem, text, partial=False):
+    """Which of PATH_CLASSES the reasoning in a generated ProsQA text is. Paper: Understanding the Latent
+    Reasoning in Coconut, Experimental Setup.
+
+    A written path counts, whatever answer follows it; without one the answer does. A Correct Path is a
+    shortest one from the entity to the target, a Longer Path reaches the target too, one with a Wrong Target
+    ends elsewhere. A Hallucination has a step that the question does not tell, or a gap. partial: thoughts
+    stand for the first steps, so the path may begin wherever the entity leads, and is judged as if a shortest
+    path led to its start.
+    """
+    lines = [line.strip() for line in text.split("###")[0].splitlines() if line.strip()]
+    if not lines:
+        return "Correct Label" if data.grade(problem, text) else "Incorrect Label"
+    g = data.graph(problem)
+    path = [g.edges.get(line) for line in lines]
+    if None in path or any(step[1] != following[0] for step, following in zip(path, path[1:])):
+        return "Hallucination"
+    start, end = path[0][0], path[-1][1]
+    if start not in g.distance or start != g.entity and not partial:
+        return "Hallucination"
+    if end != g.answer:
+        return "Wrong Target"
+    return "Correct Path" if g.distance[start] + len(path) == g.distance[end] else "Longer Path"
+
+
 def sweep(run, problems):
     """After k = 0 ... K steps of thought (0 alone, if the method has neither thoughts nor pauses): k, answers
     right, and each class of path."""
-    rows, names = [], data.PATH_CLASSES
+    rows, names = [], PATH_CLASSES
     for k in range(run.settings.stages + 1) if train.METHODS[run.settings.method][0] else [0]:
         texts, *_ = train.ask(run, problems, k * run.settings.c)
-        classes = Counter(data.classify_path(p, text, k > 0) for p, text in zip(problems, texts))
+        classes = Counter(classify_path(p, text, k > 0) for p, text in zip(problems, texts))
         right = sum(map(data.grade, problems, texts))
         rows.append((k, right / len(problems), *(classes[name] / len(problems) for name in names)))
     return ["steps of\nthought", "answer\nright", *(name.replace(" ", "\n") for name in names)], rows
@@ -117,11 +146,11 @@ def twin(problem):
     """(a problem with the same sentences, its number of steps) that asks about another entity: one that
     reaches the other candidate and not the answer, so that the other answer is right. Of several the one with
     the longest way; None if there is none."""
-    (entity, answer, other), twins = data.asked(problem), []
-    for somebody, reached in data.entities(problem).items():
-        if other in reached and answer not in reached:
-            question = problem.question.replace(f"Is {entity} a", f"Is {somebody} a")
-            twins.append((data.Problem(question, [], f"{somebody} is a {other}."), reached[other]))
+    g, twins = data.graph(problem), []
+    for somebody, reached in data.entities(g.edges.values()).items():
+        if g.other in reached and g.answer not in reached:
+            question = problem.question.replace(f"Is {g.entity} a", f"Is {somebody} a")
+            twins.append((data.Problem(question, [], f"{somebody} is a {g.other}."), reached[g.other]))
     return max(twins, key=lambda pair: (pair[1], pair[0].answer), default=None)
 
 
@@ -138,7 +167,7 @@ def corrupt(run, problems):
     n, total = run.fillers(), len(problems)
     own = train.ask(run, problems, n)[2]                                                    # (P, n, C)
     noise = own.mean() + own.std() * torch.randn_like(own)
-    shuffled = torch.stack([one[torch.randperm(n).to(one.device)] for one in own])
+    shuffled = torch.stack([thoughts[torch.randperm(n).to(own.device)] for thoughts in own])
     steps = [len(p.steps) for p in problems]
     another = [next((j for j in (*range(i + 1, total), *range(i)) if steps[j] == steps[i]), (i + 1) % total)
                for i in range(total)]
@@ -146,18 +175,18 @@ def corrupt(run, problems):
              for j in range(n + 1)]
     cases += [("in reverse order", problems, own.flip(1)), ("in random order", problems, shuffled),
               ("another problem's", problems, own[another])]
-    if data.asked(problems[0]):
+    if data.graph(problems[0]):
         pairs = [(p, found[0]) for p in problems if (found := twin(p)) and found[1] in steps]
         if pairs:
-            some, twins = zip(*pairs)
+            originals, twins = zip(*pairs)
             thoughts = train.ask(run, twins, n)[2]
-            cases += [("its twin's", some, thoughts), ("the twins, with their own", twins, thoughts)]
+            cases += [("its twin's", originals, thoughts), ("the twins, with their own", twins, thoughts)]
     rows = []
-    for what, some, given in cases:
-        texts, *_ = train.ask(run, some, n, given=given)
-        right = list(map(data.grade, some, texts))
+    for what, asked, given in cases:
+        texts, *_ = train.ask(run, asked, n, given=given)
+        right = list(map(data.grade, asked, texts))
         once = [r for r, text in zip(right, texts) if not text.split("###")[0].strip()]
-        rows.append((what, f"{sum(right)}/{len(some)} =", sum(right) / len(some), len(once), sum(once)))
+        rows.append((what, f"{sum(right)}/{len(asked)} =", sum(right) / len(asked), len(once), sum(once)))
     return ["thoughts", "answers", "right", "at\nonce", "right of\nthese"], rows
 
 
@@ -177,17 +206,16 @@ def parallel(run, problems):
         tokens.setdefault(data.name_and_rest(word)[0], []).append(i)
     thoughts = train.ask(run, problems, n)[2]                                               # (P, n, C)
     if not thoughts.size(1):
-        rows = [data.encode(run.tokenizer.ids(p), run.tokenizer, "pause", 0, n) for p in problems]
+        rows = [data.sequence(*run.tokenizer.ids(p), run.tokenizer, "pause", n) for p in problems]
         batch = data.collate(rows).to(thoughts.device)
         thoughts = run.gpt(run.gpt.embed(batch.question), padding=batch.padding)[0][:, -1 - n:-1]
     shares = {}                                                     # {(k, kind of node): probabilities}
     for problem, near in zip(problems, run.gpt.logits(thoughts).softmax(-1)):                   # (n, V)
-        edges, (entity, answer, _) = data.told_edges(problem.question).values(), data.asked(problem)
-        distance, left = data.distances(edges, entity), data.distances([(v, u) for u, v in edges], answer)
-        for node in {v for _, v in edges}:
-            d, named = distance.get(node), near[:len(problem.steps), tokens.get(node, [])].sum(1)
+        g = data.graph(problem)
+        for node in {v for _, v in g.edges.values()}:
+            d, named = g.distance.get(node), near[:len(problem.steps), tokens.get(node, [])].sum(1)
             for k, share in enumerate(named.tolist(), start=1):
-                on_path = d == k and d + left.get(node, math.inf) == distance[answer]
+                on_path = d == k and d + g.left.get(node, math.inf) == g.distance[g.answer]
                 kind = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
                 shares.setdefault((k, kinds[kind]), []).append(share)
     rows = [(k, *(statistics.mean(shares[k, kind]) if (k, kind) in shares else "" for kind in kinds))
@@ -197,24 +225,23 @@ def parallel(run, problems):
 
 # ---- The command line.
 
-LOOKS = {"tree": (tree, "ProsQA: the search tree of a test problem (--n 2: of the second)"),
-         "sweep_thoughts": (sweep, "ProsQA: answers and written paths after 0, 1, ... steps of thought"),
+LOOKS = {"sweep_thoughts": (sweep, "ProsQA: answers and written paths after 0, 1, ... steps of thought"),
          "parallel": (parallel, "ProsQA: which nodes of the graph the thoughts hold"),
          "corrupt": (corrupt, "accuracy with noise or other thoughts put in")}
 
 
 def refuse(look, thoughts, run, problems):
     """A user error where a look does not suit the run or its problems; a warning where it says little."""
-    method, (filler, written) = run.settings.method, train.METHODS[run.settings.method]
+    method, (filler, chain) = run.settings.method, train.METHODS[run.settings.method]
     if look in ("tree", "sweep_thoughts", "parallel") and not all(
-            data.asked(p) and data.sound(p)[0] for p in problems):
+            data.graph(p) and data.sound(p)[0] for p in problems):
         raise UserError(f"--{look} follows paths to an answer, which only sound problems of ProsQA have")
     if (filler is None and (thoughts or look == "tree") or look == "corrupt" and filler != "thought"
             or look in ("corrupt", "parallel") and not run.fillers()):
         raise UserError(f"this run of {method} is without thoughts: leave out --{look or 'thoughts'}")
     if look == "parallel" and (run.settings.c > 1 or not run.tokenizer.words):
         raise UserError("--parallel needs one thought per step, and names that are one token each")
-    if filler and look in ("tree", "sweep_thoughts") and (written == "removed" or not run.settings.mix):
+    if filler and look in ("tree", "sweep_thoughts") and (chain == "removed" or not run.settings.mix):
         print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
               "what is shown says little about what it has thought by then")
 
@@ -222,23 +249,26 @@ def refuse(look, thoughts, run, problems):
 def parse(argv):
     """The command line: typed problem flags, {flag: value}, and all else; .look is the look it asks for."""
     parser = data.Parser(description=__doc__.split("\n\n")[0])
-    add = parser.add_argument
+    add, count = parser.add_argument, data.number(int, 1)
     add("path", metavar="RUN", help="a run's folder (its best.pt is asked), or a checkpoint")
     looks = parser.add_mutually_exclusive_group()
     looks.add_argument("--question", help="ask this instead of test problems")
+    looks.add_argument("--tree", nargs="?", metavar="I", type=count, const=1,
+                       help="ProsQA: the search tree of test problem I (1)")
     for look, (_, what) in LOOKS.items():
         looks.add_argument(f"--{look}", action="store_const", dest="look", const=look, help=what)
-    add("--thoughts", type=data.number(int, 0), help="thoughts to take (default: the run's)")
-    add("--n", type=data.number(int, 1), help="test problems to ask (default: 3; all for the tables)")
-    add("--dataset", default=argparse.SUPPRESS,
-        help="other test problems: a .json file, a folder, or by the flags below")
-    data.add_flags(parser, data.PROBLEM_SETTINGS, "default: the run's")
-    add("--device", default="cpu", help="cpu, cuda, mps or auto (default: cpu)")
-    args = parser.parse_args(argv)
+    add("--thoughts", type=data.number(int, 0), help="thoughts to take (the run's)")
+    add("--n", type=count, help="test problems to ask (3; all for the tables)")
+    add("--device", default="cpu", help="cpu, cuda, mps or auto (cpu)")
+    add("--dataset", default=argparse.SUPPRESS, help="other test problems: a .json file or a folder")
+    data.add_flags(parser)
+    typed = vars(parser.parse_args(argv))
+    names = ("path", "question", "tree", "look", "thoughts", "n", "device")
+    args = argparse.Namespace(**{name: typed.pop(name) for name in names})
+    args.look = "tree" if args.tree else args.look
     if args.thoughts is not None and args.look:
         raise UserError(f"--thoughts is for asking problems: leave it out with --{args.look}")
-    typed = {flag: vars(args)[flag] for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag in args}
-    if typed and args.question:
+    if args.question is not None and typed:
         raise UserError(f"no test problems are asked here: leave out --{', --'.join(typed)}")
     return typed, args
 
@@ -246,12 +276,19 @@ def parse(argv):
 def main(argv=None):
     typed, args = parse(argv)
     run, _ = train.open_run(args.path, train.pick_device(args.device))
-    own = [data.Problem(args.question, [], "")] if args.question else train.test_problems(run, typed)
-    problems = own[:args.n or {None: 3, "tree": 1}.get(args.look)]
+    if args.question is not None:
+        problems = [data.Problem(args.question, [], "")]
+    else:
+        problems = data.test_problems(run.settings, typed)
+        first, last = (args.tree - 1, args.tree) if args.tree else (0, args.n or (None if args.look else 3))
+        problems = problems[first:last]
+        if not problems:
+            raise UserError(f"--tree {args.tree}: there are not so many test problems")
     refuse(args.look, args.thoughts, run, problems)
     if not args.look:
         return show_answers(run, problems, run.fillers() if args.thoughts is None else args.thoughts)
-    data.show_table(*LOOKS[args.look][0](run, problems))
+    look = tree if args.tree else LOOKS[args.look][0]
+    data.show_table(*look(run, problems))
 
 
 if __name__ == "__main__":

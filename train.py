@@ -6,13 +6,14 @@ thought are gone and s * c continuous thoughts stand in their place, until at st
 
     python train.py --dataset prontoqa --c 1        the main job: minutes on a laptop, from random weights
     python train.py --dataset prosqa --method cot   a baseline; --method takes any row of METHODS
+    python train.py --example                       no training: a problem as the model reads it, by stage
 """
 
 import argparse
+import functools
 import json
 import math
 import os
-import pickle
 import random
 import time
 from dataclasses import asdict, dataclass, replace
@@ -22,8 +23,8 @@ import torch
 
 import coconut
 import data
-from data import ANY, COUNT, SHARE, Tokenizer
-from gpt import GPT, GPTConfig, UserError, from_pretrained, run_or_explain
+from data import Tokenizer
+from gpt import GPT, GPTConfig, UserError, from_pretrained, from_weights, load, run_or_explain, write_file
 
 # The methods as one grid: the filler between question and answer, and what becomes of the written chain.
 METHODS = {
@@ -37,34 +38,31 @@ METHODS = {
     "pause_as_thought": ("pause",   "staged"),      # pause tokens in the thoughts' places
     "icot":             (None,      "by token"),    # implicit chain of thought (Deng et al. 2024)
 }
-
-
+ALL = 10 ** 9       # steps: more than any chain has
 ICOT_ALL = 39       # iCoT removes more tokens with every epoch, and beyond so many all that are left
 
 
-def schedule(settings, stage, steps):
-    """(tokens of the written chain removed, fillers) for a problem; steps: the number of tokens of each step.
-
-    Training and evaluation both use this. Coconut with c = 2 and K = 3, for a problem of 4 steps:
+def schedule(settings, stage):
+    """(steps of the written chain removed, from its left; fillers in their place). Training and evaluation
+    both use this. Coconut with c = 2 and K = 3, for a problem of 4 steps:
 
         stage     0      1       2        3        4 = K + 1: where chains can be longer than K, the rest goes
         input     ssss   ttsss   ttttss   tttttts  tttttt       t: thought, s: written step; then the answer
 
     A problem with fewer steps than the stage still gets stage * c fillers: in the last stage all get K * c.
+    iCoT counts single tokens as steps, and its stage s is epoch s.
     """
-    filler, written = METHODS[settings.method]
-    K, total = settings.stages, sum(steps)
-    replaced = K                    # methods without stages have the last stage's fillers all along
-    if written == "kept":
+    filler, chain = METHODS[settings.method]
+    K, replaced = settings.stages, min(stage, settings.stages)
+    if chain == "kept":
         removed = 0
-    elif written == "removed":
-        removed = total
-    elif written == "by token":     # stage s is epoch s, up to the first in which the whole chain is gone
+    elif chain == "removed":        # no stages: the last one's fillers all along
+        removed, replaced = ALL, K
+    elif chain == "by token":
         removed = stage * settings.icot_per_epoch
-        removed = removed if removed <= ICOT_ALL else total
+        removed = removed if removed <= ICOT_ALL else ALL
     else:                           # staged: the first steps are gone, with c fillers for each
-        replaced = min(stage, K)
-        removed = total if stage > K else sum(steps[:replaced])
+        removed = stage if stage <= K else ALL
     return removed, replaced * settings.c if filler else 0
 
 
@@ -80,50 +78,14 @@ def stage_at(epoch, settings, last):
 def last_stage_of(settings, longest):
     """The last stage, where the longest written chain has `longest` steps: K, or K + 1 to remove what is left
     after K; for iCoT the first without a chain; 0 for methods that never change it."""
-    written = METHODS[settings.method][1]
-    if written == "staged":
+    chain = METHODS[settings.method][1]
+    if chain == "staged":
         return settings.stages + (longest > settings.stages)
-    return ICOT_ALL // settings.icot_per_epoch + 1 if written == "by token" else 0
+    return ICOT_ALL // settings.icot_per_epoch + 1 if chain == "by token" else 0
 
 
-# Each row: default with --setting quick, default with --setting paper, limits or choices, help. ProntoQA and
-# GSM8K have others in data.OTHERWISE. The paper's are from Experiments, Setup. The quick ones make a run of
-# minutes on one or two cores: results/README.md says why they are what they are.
-SETTINGS = {
-    "dataset": ("prosqa", "prosqa", None, "prontoqa, prosqa, gsm8k, or a folder in official format"),
-    "method":  ("coconut", "coconut", METHODS, "a row of the table METHODS"),
-    "setting": ("quick", "quick", ("quick", "paper"), "which column of defaults"),
-    # the curriculum
-    "c":                (1, 1, COUNT, "continuous thoughts per reasoning step; GSM8K: 2"),
-    "stages":           (0, 0, ANY, "K, the last stage with new thoughts; 0: the steps of the longest chain"),
-    "epochs":           (45, 50, COUNT, "epochs in all, over all stages"),
-    "epochs_first":     (1, 5, ANY, "epochs in stage 0, where a method has stages; GSM8K: 6"),
-    "epochs_per_stage": (1, 5, COUNT, "epochs in each later stage; GSM8K: 3"),
-    "grow_epochs":      (15, 0, ANY, "new training problems every epoch; once the last stage has begun, "
-                                     "distractors come in over so many; 0: always the same problems"),
-    "mix":              (0.6, 0.0, SHARE, "share of batches of a random stage up to the current one, where "
-                                          "fillers tell the model which"),
-    "icot_per_epoch":   (2, 8, COUNT, "iCoT: tokens of the chain removed with every epoch"),
-    "detach_thoughts":  (False, False, None, "stop gradients between thoughts"),
-    **data.PROBLEM_SETTINGS,
-    # the model
-    "init":             ("scratch", "gpt2", None, "scratch, gpt2, a copy of its file, or a run's folder"),
-    "n_layer":          (4, 12, COUNT, "transformer blocks"),
-    "n_head":           (2, 12, COUNT, "attention heads"),
-    "n_embd":           (64, 768, COUNT, "width of the hidden states"),
-    "dropout":          (0.0, 0.1, (0, 0.99), "share of activations dropped in training"),
-    # the optimization
-    "batch_size":       (16, 128, COUNT, "problems per optimizer step"),
-    "micro_batch":      (32, 32, COUNT, "problems that go through the model at once, to save memory"),
-    "lr":               (5e-4, 1e-4, ANY, "AdamW's learning rate"),
-    "muon_lr":          (0.0025, 0.0, ANY, "Muon's learning rate for the blocks' matrices; 0: AdamW for all"),
-    "warmup":           (100, 0, ANY, "optimizer steps until the full learning rate"),
-    "decay":            (0.9, 0.0, SHARE, "share of the run, at its end, in which the learning rate falls"),
-    "weight_decay":     (0.0, 0.01, ANY, "weight decay of both optimizers"),
-    "reset_optimizer":  (False, True, None, "a new optimizer at every stage"),
-    "float32":          (False, False, None, "no bfloat16 in a GPU's matrix products"),
-    "seed":             (0, 0, ANY, "seed of weights and order"),
-}
+# ---- Batches, evaluation, and the loop.
+
 BUCKET = 8                  # sort this many batches' problems by length before cutting them
 MAX_NEW_TOKENS = 128        # tokens to write, at most, in evaluation
 
@@ -133,23 +95,31 @@ class Run:
     """What is trained, and what a checkpoint opens to."""
     gpt: GPT
     tokenizer: Tokenizer
-    settings: argparse.Namespace    # a value for each row of SETTINGS
+    settings: argparse.Namespace    # a value for each setting of the command line
     stage: int
     last_stage: int
 
     def fillers(self):
         """How many fillers a test problem gets: at the run's stage, all the same number."""
-        return schedule(self.settings, self.stage, [])[1]
+        return schedule(self.settings, self.stage)[1]
 
     def autocast(self):
         """A context in which a GPU multiplies matrices in bfloat16, unless --float32 or a GPU that only
-        emulates it, slowly. Weights stay float32, and on other devices all but Muon is float32."""
+        emulates it, slowly. Weights stay float32, and other devices compute in float32."""
         device = self.gpt.wte.weight.device.type
         able = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.autocast(device, torch.bfloat16, enabled=able and not self.settings.float32)
 
 
-# ---- Batches, evaluation, and the loop.
+def layout(run, ids, stage, more=0):
+    """A problem's training sequence at a stage, with `more` steps removed: see data.sequence."""
+    question, steps, answer = ids
+    filler, chain = METHODS[run.settings.method]
+    if chain == "by token":
+        steps = [[i] for step in steps for i in step]
+    removed, n = schedule(run.settings, stage)
+    return data.sequence(question, steps[removed + more:], answer, run.tokenizer, filler, n)
+
 
 def batches(run, problems, rng):
     """An epoch: problems, as ids, in random order as batches of the run's stage, or, with --mix, some of a
@@ -160,8 +130,8 @@ def batches(run, problems, rng):
     A batch has problems of like length, which saves padding: each BUCKET of random batches is sorted.
     """
     settings, order = run.settings, list(problems)
-    filler, written = METHODS[settings.method]
-    size, bucket = settings.batch_size, BUCKET * settings.batch_size
+    filler, chain = METHODS[settings.method]
+    size, micro, bucket = settings.batch_size, settings.micro_batch, BUCKET * settings.batch_size
     rng.shuffle(order)
     order = [ids for start in range(0, len(order), bucket)
              for ids in sorted(order[start:start + bucket], key=lambda ids: len(ids[0]))]
@@ -170,45 +140,10 @@ def batches(run, problems, rng):
     for chunk in chunks:
         # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
         stage = rng.randint(0, run.stage) if filler and rng.random() < settings.mix else run.stage
-        rows = []
-        for ids in chunk:
-            removed, n = schedule(settings, stage, list(map(len, ids[1])))
-            if written == "by token":       # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o)
-                removed += int(rng.expovariate(4))
-            rows.append(data.encode(ids, run.tokenizer, filler, removed, n))
-        micro = settings.micro_batch
+        # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o).
+        rows = [layout(run, ids, stage, int(rng.expovariate(4)) if chain == "by token" else 0)
+                for ids in chunk]
         yield [data.collate(rows[start:start + micro]) for start in range(0, len(rows), micro)]
-
-
-@torch.no_grad()
-def ask(run, problems, n, given=None):
-    """What the model writes after n fillers: texts, the number of tokens of each, and the thoughts (P, n, C),
-    or (P, 0, C) for pauses.
-
-    given (P, j, C): vectors in place of the first j thoughts.
-    """
-    filler = METHODS[run.settings.method][0]
-    answers, tokenizer, eos = [], run.tokenizer, run.tokenizer.eos
-    for start in range(0, len(problems), run.settings.micro_batch):
-        some = slice(start, start + run.settings.micro_batch)
-        batch = data.collate([data.encode(tokenizer.ids(p), tokenizer, filler, 0, n) for p in problems[some]])
-        batch = batch.to(run.gpt.wte.weight.device)
-        with run.autocast():
-            answers.append(coconut.generate(run.gpt, batch, eos, MAX_NEW_TOKENS,
-                                            None if given is None else given[some]))
-    written, thoughts = zip(*answers)
-    written = [ids for some in written for ids in some]
-    texts = [tokenizer.decode([i for i in ids if i != eos]) for ids in written]
-    return texts, [len(ids) for ids in written], torch.cat(thoughts)
-
-
-def evaluate(run, problems):
-    """Answer every problem with the stage's number of thoughts: how many are right, and the mean number of
-    tokens made. Thoughts count, as in the paper; pauses do not, since the model does not make them."""
-    run.gpt.eval()
-    texts, lengths, thoughts = ask(run, problems, run.fillers())
-    return dict(correct=sum(map(data.grade, problems, texts)), total=len(problems),
-                tokens=sum(lengths) / len(problems) + thoughts.size(1))
 
 
 def train_epoch(run, optimizers, shuffled, done, total):
@@ -242,6 +177,74 @@ def train_epoch(run, optimizers, shuffled, done, total):
     return dict(loss=torch.stack(losses).mean().item(), lr=settings.lr * factor)
 
 
+@torch.no_grad()
+def ask(run, problems, n, given=None):
+    """What the model writes after n fillers: texts, the number of tokens of each, and the thoughts (P, n, C),
+    or (P, 0, C) for pauses.
+
+    given (P, j, C): vectors in place of the first j thoughts.
+    """
+    tokenizer, filler, size = run.tokenizer, METHODS[run.settings.method][0], run.settings.micro_batch
+    answers, thoughts = [], []
+    for start in range(0, len(problems), size):
+        asked = [tokenizer.ids(p) for p in problems[start:start + size]]
+        batch = data.collate([data.sequence(question, [], answer, tokenizer, filler, n)
+                              for question, _, answer in asked]).to(run.gpt.wte.weight.device)
+        with run.autocast():
+            ids, thought = coconut.generate(run.gpt, batch, tokenizer.eos, MAX_NEW_TOKENS,
+                                            None if given is None else given[start:start + size])
+        answers += ids
+        thoughts.append(thought)
+    texts = [tokenizer.decode([i for i in ids if i != tokenizer.eos]) for ids in answers]
+    return texts, list(map(len, answers)), torch.cat(thoughts)
+
+
+def evaluate(run, problems):
+    """Answer every problem with the stage's number of thoughts: how many are right, and the mean number of
+    tokens made. Thoughts count, as in the paper; pauses do not, since the model does not make them."""
+    run.gpt.eval()
+    texts, lengths, thoughts = ask(run, problems, run.fillers())
+    return dict(correct=sum(map(data.grade, problems, texts)), total=len(problems),
+                tokens=sum(lengths) / len(problems) + thoughts.size(1))
+
+
+def train(run, sets, folder, saved):
+    """All stages, epoch by epoch. saved: the last.pt to go on from, or None."""
+    settings, optimizers = run.settings, make_optimizers(run)
+    updates = math.ceil(len(sets["train"]) / settings.batch_size)       # optimizer steps per epoch
+    first, best, started = 0, -1, time.time()
+    if saved:
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        first, best, started = saved["epoch"], saved["best"], started - saved["seconds"]
+    tested = {p.question for split in ("valid", "test") for p in sets[split]}
+    is_fresh = settings.grow_epochs and settings.dataset in data.GENERATORS     # files have no new problems
+    ids = [] if is_fresh else list(map(run.tokenizer.ids, sets["train"]))
+    for epoch in range(first, settings.epochs):
+        before = stage_at(epoch - 1, settings, run.last_stage)
+        run.stage = stage_at(epoch, settings, run.last_stage)
+        if run.stage != before:
+            best = -1           # best.pt is of the newest stage: earlier ones, which write, may score higher
+            optimizers = make_optimizers(run) if settings.reset_optimizer else optimizers
+        # Every epoch seeds its own randomness, so a resumed run goes on exactly as an undisturbed one.
+        torch.manual_seed((settings.seed * 1_000_003 + epoch) % 2 ** 63)
+        rng = random.Random(f"{settings.seed} {epoch}")
+        if is_fresh:
+            ids = list(map(run.tokenizer.ids, fresh(run, epoch, tested)))
+        learned = train_epoch(run, optimizers, batches(run, ids, rng), epoch * updates,
+                              settings.epochs * updates)
+        result = evaluate(run, sets["valid"])
+        log(folder, dict(kind="valid", stage=run.stage, last_stage=run.last_stage, epoch=epoch + 1,
+                         epochs=settings.epochs, **learned, **result, seconds=time.time() - started))
+        if result["correct"] >= best:
+            best = result["correct"]
+            save(folder / "best.pt", run, epoch + 1)
+        save(folder / "last.pt", run, epoch + 1, best=best, seconds=time.time() - started,
+             optimizers=[o.state_dict() for o in optimizers])
+
+
+# ---- The recipe, not the paper's: what makes random weights learn in minutes.
+
 def fresh(run, epoch, tested):
     """An epoch's own training problems (--grow_epochs), none of which is `tested`. The fixed set is not
     trained on then; it gives the words, the longest chain and the number of problems.
@@ -260,42 +263,19 @@ def fresh(run, epoch, tested):
                              each=each)["train"]
 
 
-def train(run, sets, folder, saved):
-    """All stages, epoch by epoch. saved: the last.pt to go on from, or None."""
-    settings, optimizers = run.settings, make_optimizers(run)
-    updates = math.ceil(len(sets["train"]) / settings.batch_size)       # optimizer steps per epoch
-    first, best, started = 0, -1, time.time()
-    if saved:
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        first, best, started = saved["epoch"], saved["best"], started - saved["seconds"]
-    tested = {p.question for split in ("valid", "test") for p in sets[split]}
-    renew = settings.grow_epochs and settings.dataset in data.GENERATORS        # files have no new problems
-    ids = [] if renew else list(map(run.tokenizer.ids, sets["train"]))
-    for epoch in range(first, settings.epochs):
-        before = stage_at(epoch - 1, settings, run.last_stage)
-        run.stage = stage_at(epoch, settings, run.last_stage)
-        if run.stage != before:
-            best = -1           # best.pt is of the newest stage: earlier ones, which write, may score higher
-            optimizers = make_optimizers(run) if settings.reset_optimizer else optimizers
-        # Every epoch seeds its own randomness, so a resumed run goes on exactly as an undisturbed one.
-        torch.manual_seed(settings.seed * 1_000_003 + epoch)
-        rng = random.Random(f"{settings.seed} {epoch}")
-        if renew:
-            ids = list(map(run.tokenizer.ids, fresh(run, epoch, tested)))
-        made = train_epoch(run, optimizers, batches(run, ids, rng), epoch * updates,
-                           settings.epochs * updates)
-        result = evaluate(run, sets["valid"])
-        log(folder, dict(kind="valid", stage=run.stage, last_stage=run.last_stage, epoch=epoch + 1,
-                         epochs=settings.epochs, **made, **result, seconds=time.time() - started))
-        if result["correct"] >= best:
-            best = result["correct"]
-            save(folder / "best.pt", run, epoch + 1)
-        save(folder / "last.pt", run, epoch + 1, best=best, seconds=time.time() - started,
-             optimizers=[o.state_dict() for o in optimizers])
+@torch.no_grad()
+def begin_alike(gpt, tokenizer):
+    """Let a token's vector begin as a sum: a vector for its name, and one for the rest, if there is a rest.
+    "Every bompus is a ", "bompus. " and "bompus" share the first, "Every bompus is a " and "Every gorpus is
+    a " the second. <eot> and <pause> begin as <bot>."""
+    spread = gpt.wte.weight.std()
+    vectors = {"": torch.zeros(gpt.config.n_embd)}
+    for i, word in enumerate(tokenizer.words, start=256):
+        for part in (parts := data.name_and_rest(word)):
+            vectors.setdefault(part, spread * torch.randn(gpt.config.n_embd))
+        gpt.wte.weight[i] = sum(vectors[part] for part in parts)
+    gpt.wte.weight[[tokenizer.eot, tokenizer.pause]] = gpt.wte.weight[tokenizer.bot].clone()
 
-
-# ---- Plumbing from here on: optimizers, log lines, runs in folders, the command line.
 
 class Muon(torch.optim.Optimizer):
     """Momentum, but the update of a matrix is replaced by a nearly orthogonal one with the same singular
@@ -357,6 +337,8 @@ def lr_factor(update, total, warmup, decay):
     return up * max(0.05, min(1.0, left))
 
 
+# ---- Log lines, and runs in folders.
+
 def log(folder, record):
     """Print a record, of an epoch or of a test, and add it to the folder's log."""
     line = "stage {stage}/{last_stage} | right {correct}/{total} = {share:.1%} | {tokens:.1f} tokens"
@@ -367,17 +349,17 @@ def log(folder, record):
     print(line.format(share=record["correct"] / record["total"], **record), flush=True)
     path = Path(folder) / "log.jsonl"
     if record["kind"] == "valid" or path.exists():      # a model that came without a log stays without
-        with open(path, "a") as file:
-            print(json.dumps(record), file=file)
+        with open(path, "a+b") as file:
+            file.seek(max(0, file.tell() - 1))
+            is_cut = file.read() not in (b"", b"\n")        # the disk was full: begin a new line
+            file.write(b"\n" * is_cut + json.dumps(record).encode() + b"\n")
 
-
-# A run and its folder.
 
 def new_run(settings, problems):
     """A run before its first epoch: of random weights, GPT-2's, or another run's."""
     longest = max(len(p.steps) for p in problems)
     settings.stages = settings.stages or longest or 1           # K
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(settings.seed % 2 ** 63)
     if settings.init == "scratch":
         tokenizer = Tokenizer.of(problems)
         gpt = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, n_layer=settings.n_layer, n_head=settings.n_head,
@@ -394,123 +376,42 @@ def new_run(settings, problems):
             weights = old.state_dict()
             like = weights["wte.weight"][tokenizer.encode("<<")[:1]]    # (1, C): <bot>, <eot> and <pause>
             weights["wte.weight"] = torch.cat([weights["wte.weight"], like.expand(3, -1)])  # begin as "<<"
-        gpt = GPT(replace(old.config, vocab_size=tokenizer.vocab_size, dropout=settings.dropout))
-        gpt.load_state_dict(weights)
+        gpt = from_weights(weights, old.config.n_head, settings.dropout)
     return Run(gpt, tokenizer, settings, 0, last_stage_of(settings, longest))
 
 
-@torch.no_grad()
-def begin_alike(gpt, tokenizer):
-    """Let a token's vector begin as a sum: a vector for its name, and one for the rest, if there is a rest.
-    "Every bompus is a ", "bompus. " and "bompus" share the first, "Every bompus is a " and "Every gorpus is
-    a " the second. <eot> and <pause> begin as <bot>."""
-    spread = gpt.wte.weight.std()
-    vectors = {"": torch.zeros(gpt.config.n_embd)}
-    for i, word in enumerate(tokenizer.words, start=256):
-        for part in (parts := data.name_and_rest(word)):
-            vectors.setdefault(part, spread * torch.randn(gpt.config.n_embd))
-        gpt.wte.weight[i] = sum(vectors[part] for part in parts)
-    gpt.wte.weight[[tokenizer.eot, tokenizer.pause]] = gpt.wte.weight[tokenizer.bot].clone()
+def check_length(run, problems):
+    """Refuse problems that make a batch too long for the model, before hours of training."""
+    size, ids = run.gpt.config.block_size, list(map(run.tokenizer.ids, problems))
+    for stage in range(run.last_stage + 1):
+        questions, (n, *_), languages = zip(*(layout(run, one, stage) for one in ids))
+        longest = max(map(len, questions)) + n + max(map(len, languages)) - 1
+        if longest > size:
+            raise UserError(f"at stage {stage} a batch can take {longest} positions, but the model has "
+                            f"{size}: shorten the problems, or lower --c or --stages")
 
 
 def save(path, run, epoch, **more):
     """Write a run and `more` (plain values and tensors) to one file: whole, or not at all."""
     values = dict(config=asdict(run.gpt.config), model=run.gpt.state_dict(), args=vars(run.settings),
                   words=run.tokenizer.words, stage=run.stage, last_stage=run.last_stage, epoch=epoch, **more)
-    try:
-        torch.save(values, f"{path}.partial")
-        os.replace(f"{path}.partial", path)
-    except (OSError, RuntimeError) as e:            # torch may say RuntimeError where the disk is full
-        raise OSError(f"{path} could not be written (is the disk full?): what it held before is still "
-                      "there") from e
+    write_file(path, lambda beside: torch.save(values, beside))
 
 
 def open_run(path, device):
     """A run, ready to answer, and all that `save` wrote: the best checkpoint of a run's folder, or the one at
-    a path. The file cannot run code (weights_only)."""
+    a path."""
     path = Path(path) / "best.pt" if Path(path).is_dir() else Path(path)
     if not path.is_file():
         raise UserError(f"there is no {path}: name a run's folder (best.pt is there after an epoch)")
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)     # the GPU need not hold it twice
-        gpt = GPT(GPTConfig(**saved["config"]))
-        gpt.load_state_dict(saved["model"])
-        return Run(to_device(gpt, device).eval(), Tokenizer(saved["words"]),
-                   argparse.Namespace(**saved["args"]), saved["stage"], saved["last_stage"]), saved
-    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
-        why = "no file of tensors" if isinstance(e, pickle.UnpicklingError) else e
-        raise UserError(f"{path} is not a whole checkpoint of this program ({why}): "
-                        "train it again, or name another run") from None
 
-
-def check_length(run, problems):
-    """Refuse a problem that, with all steps and fillers, is too long for the model."""
-    size = run.gpt.config.block_size
-    for p in problems:
-        question, steps, answer = run.tokenizer.ids(p)
-        length = sum(map(len, (question, *steps, answer))) + 2 + run.settings.c * run.settings.stages
-        if length > size:
-            raise UserError(f"the problem '{p.question[:40]}...' takes {length} positions, but the model has "
-                            f"{size}: shorten it, or lower --c or --stages")
-
-
-def test_problems(run, typed):
-    """The run's own test problems, or those that --dataset and the problem flags ask for."""
-    return data.problem_sets(data.merged(vars(run.settings), typed), ("test",))["test"]
-
-
-def test(folder, device, typed):
-    """Test the best checkpoint of a run, on its own test problems or on others. The log gets the record."""
-    run, _ = open_run(folder, device)
-    run.settings.micro_batch = typed.pop("micro_batch", run.settings.micro_batch)
-    settings, result = run.settings, evaluate(run, test_problems(run, typed))
-    dataset, flags = typed.get("dataset", settings.dataset), {k: typed[k] for k in typed if k != "dataset"}
-    log(folder, dict(kind="test", dataset=f"{dataset} {as_flags(flags)}".strip(), seed=settings.seed,
-                     method=settings.method, unusual=unusual(settings), stage=run.stage,
-                     last_stage=run.last_stage, **result))
-
-
-def unusual(settings):
-    """The settings that differ from their defaults, as flags: what a table of results must keep apart."""
-    usual = data.defaults(SETTINGS, settings.setting, settings.dataset)
-    apart = {"dataset", "method", "seed", "data_seed", "stages", "micro_batch",
-             *(data.PROBLEM_SETTINGS.keys() - data.problem_flags(settings.dataset))}
-    return as_flags({k: v for k, v in vars(settings).items()
-                     if k in usual and k not in apart and v != usual[k]})
-
-
-def as_flags(settings):
-    """Settings, {flag: value}, as they are typed."""
-    return " ".join(f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k} {v}"
-                    for k, v in settings.items())
-
-
-# The command line.
-
-def parse(argv=None):
-    """The settings that were typed, {flag: value}, and the flags that are no settings of a run."""
-    parser = data.Parser(description=__doc__.split("\n\n")[0])
-    data.add_flags(parser, SETTINGS)
-    add = parser.add_argument
-    add("--device", default="auto", help="cpu, cuda, mps, or auto, the best there is (default: auto)")
-    add("--out", help="the run's folder (default: runs/DATASET-METHOD-seedSEED)")
-    add("--resume", action="store_true", help="go on with a run that was stopped: the same command plus this")
-    add("--eval_only", action="store_true",
-        help="no training: test the run in --out, on its own problems or --dataset (a .json file will do)")
-    args = vars(parser.parse_args(argv))
-    command = {flag: args.pop(flag) for flag in ("device", "out", "resume", "eval_only")}
-    return args, argparse.Namespace(**command)
-
-
-def settings_of(typed):
-    """All settings of a fresh run: the table's, then typed ones. Refuses those that do not go together."""
-    setting, dataset = typed.get("setting", "quick"), typed.get("dataset", "prosqa")
-    settings = data.merged(data.defaults(SETTINGS, setting, dataset), typed)
-    if dataset == "gsm8k" and setting == "quick":
-        raise UserError("gsm8k is for a model that knows words: add --setting paper")
-    if settings.init != "scratch" and (shape := typed.keys() & {"n_layer", "n_head", "n_embd"}):
-        raise UserError(f"--init {settings.init} has its own shape: leave out --{', --'.join(sorted(shape))}")
-    return settings
+    def build(saved):
+        args = saved["args"]            # an older version may lack a setting: then it is the usual one
+        settings = argparse.Namespace(**usual(args["setting"], args["dataset"]) | args)
+        gpt = from_weights(saved["model"], saved["config"]["n_head"], saved["config"]["dropout"])
+        return Run(to_device(gpt, device).eval(), Tokenizer(saved["words"]), settings, saved["stage"],
+                   saved["last_stage"]), saved
+    return load(path, build)
 
 
 def pick_device(name):
@@ -521,10 +422,8 @@ def pick_device(name):
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError):
         raise UserError(f"--device {name} is not available here: try auto or cpu") from None
-    if name == "mps":                   # pytorch issues 184180 (masks) and 195163 (large matrices, M1 and M2)
-        if torch.__version__ < "2.13":
-            raise UserError("--device mps has wrong attention before torch 2.13: update torch, or use cpu")
-        print("warning: on an M1 or M2, torch 2.13 computes wrong gradients for GPT-2's vocabulary")
+    if name.startswith("mps"):          # pytorch issues 184180 (masks) and 195163 (large matrices)
+        raise UserError("--device mps: torch computes wrong attention or gradients on some Macs: use cpu")
     return name
 
 
@@ -536,49 +435,206 @@ def to_device(gpt, device):
     return gpt.to(device)
 
 
+LOCKS = {}          # {folder: its open lock file}, of the trainings of this process
+
+
+def lock(folder):
+    """Refuse a folder in which another process trains. The lock ends with its process (Windows has none)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+        fcntl.lockf(LOCKS.setdefault(folder, open(folder / "lock", "w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another training is at work in {folder}: name another --out") from None
+    except ImportError:
+        pass
+
+
+# ---- The command line.
+
+# The defaults of --setting quick, a run of minutes from random weights (results/README.md says why), and of
+# --setting paper (Experiments, Setup). The paper's problems are data.py's defaults.
+QUICK = dict(
+    dataset="prosqa", method="coconut", setting="quick", seed=0, train_size=7000, nodes=14, max_steps=5,
+    c=1, stages=0, epochs=45, epochs_first=1, epochs_per_stage=1, grow_epochs=15, mix=0.6, icot_per_epoch=2,
+    detach_thoughts=False, init="scratch", n_layer=4, n_head=2, n_embd=64, dropout=0.0, batch_size=16,
+    micro_batch=32, lr=5e-4, muon_lr=0.0025, warmup=100, decay=0.9, weight_decay=0.0, reset_optimizer=False,
+    float32=False)
+PAPER = QUICK | dict(
+    epochs=50, epochs_first=5, epochs_per_stage=5, grow_epochs=0, mix=0.0, icot_per_epoch=8, init="gpt2",
+    n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128, lr=1e-4, muon_lr=0.0, warmup=0, decay=0.0,
+    weight_decay=0.01, reset_optimizer=True)
+PAPER_GSM8K = dict(c=2, stages=3, epochs_first=6, epochs_per_stage=3)
+
+
+def usual(setting, dataset):
+    """{flag: value} of all settings of a run for which no other flags are typed."""
+    problems = data.problem_defaults(dataset)
+    if setting == "paper":
+        return PAPER | problems | (PAPER_GSM8K if dataset == "gsm8k" else {}) | {"dataset": dataset}
+    return problems | QUICK | {"dataset": dataset}
+
+
+def as_flags(settings):
+    """Settings, {flag: value}, as they are typed."""
+    return " ".join(f"--{'no-' * (not v)}{k}" if isinstance(v, bool) else f"--{k} {v}"
+                    for k, v in settings.items())
+
+
+def unusual(settings):
+    """The settings that differ from the usual, as flags: what a table of results must keep apart."""
+    apart = ("dataset", "method", "seed", "data_seed", "stages", "micro_batch")
+    usually = usual(settings.setting, settings.dataset)
+    return as_flags({flag: value for flag, value in vars(settings).items()
+                     if flag in usually and flag not in apart and value != usually[flag]})
+
+
+def add_settings(add):
+    """The flags of how a run learns; `add` is a parser's add_argument."""
+    number, switch = data.number, argparse.BooleanOptionalAction
+    count, natural, positive, share = number(int, 1), number(int, 0), number(float, 0), number(float, 0, 1)
+    add("--dataset", help="prontoqa, prosqa, gsm8k, or a folder in official format")
+    add("--method", choices=METHODS, help="a row of the table METHODS")
+    add("--setting", choices=("quick", "paper"), help="defaults of a run of minutes, or the paper's")
+    add("--seed", type=natural, help="seed of weights and order")
+    # the curriculum
+    add("--c", type=count, help="continuous thoughts per reasoning step")
+    add("--stages", type=natural, help="K, the last stage with new thoughts; 0: the longest chain's steps")
+    add("--epochs", type=count, help="epochs in all, over all stages")
+    add("--epochs_first", type=natural, help="epochs in stage 0")
+    add("--epochs_per_stage", type=count, help="epochs in each later stage")
+    add("--grow_epochs", type=natural, help="new training problems every epoch; once the last stage has "
+        "begun, distractors come in over so many; 0: always the same problems")
+    add("--mix", type=share, help="share of batches of a random stage up to the current one, where fillers "
+        "tell the model which")
+    add("--icot_per_epoch", type=count, help="iCoT: tokens of the chain removed with every epoch")
+    add("--detach_thoughts", action=switch, help="stop gradients between thoughts")
+    # the model
+    add("--init", help="scratch, gpt2, a copy of its file, or a run's folder")
+    add("--n_layer", type=count, help="transformer blocks")
+    add("--n_head", type=count, help="attention heads")
+    add("--n_embd", type=count, help="width of the hidden states")
+    add("--dropout", type=number(float, 0, 0.99), help="share of activations dropped in training")
+    # the optimization
+    add("--batch_size", type=count, help="problems per optimizer step")
+    add("--micro_batch", type=count, help="of these so many go through the model at once, to save memory")
+    add("--lr", type=positive, help="AdamW's learning rate")
+    add("--muon_lr", type=positive, help="Muon's, for the blocks' matrices; 0: AdamW for all")
+    add("--warmup", type=natural, help="optimizer steps until the full learning rate")
+    add("--decay", type=share, help="share of the run, at its end, in which the learning rate falls")
+    add("--weight_decay", type=positive, help="weight decay of both optimizers")
+    add("--reset_optimizer", action=switch, help="a new optimizer at every stage")
+    add("--float32", action=switch, help="no bfloat16 in a GPU's matrix products")
+
+
+def parse(argv=None):
+    """The settings that are typed, {flag: value}, and the flags that are no settings of a run."""
+    paper = {flag: value for flag, value in PAPER.items() if value != QUICK[flag]}
+    parser = data.Parser(description=__doc__.split("\n\n")[0], epilog=(
+        f"defaults: {as_flags(usual('quick', 'prosqa'))}; with --setting paper: {as_flags(paper)}"))
+    add = parser.add_argument
+    add("--device", default="auto", help="cpu, cuda, mps, or auto: cuda, if there is one")
+    add("--out", help="the run's folder (runs/DATASET-METHOD-seedSEED)")
+    add("--resume", action="store_true", help="go on with a run that was stopped: the same command plus this")
+    add("--eval_only", action="store_true",
+        help="no training: test the run in --out, on its own problems or --dataset (a .json file will do)")
+    add("--example", action="store_true", help="no training: print a problem as the model reads it, by stage")
+    command = [*vars(parser.parse_args([]))]
+    add_settings(functools.partial(add, default=argparse.SUPPRESS))
+    data.add_flags(parser)
+    typed = vars(parser.parse_args(argv))
+    return typed, argparse.Namespace(**{flag: typed.pop(flag) for flag in command})
+
+
+def settings_of(typed):
+    """All settings of a new run. Refuses those that do not go together."""
+    setting, dataset = (typed.get(flag, QUICK[flag]) for flag in ("setting", "dataset"))
+    settings = argparse.Namespace(**usual(setting, dataset) | typed)
+    data.refuse_idle(typed, settings.dataset)
+    if settings.dataset == "gsm8k" and settings.setting == "quick":
+        raise UserError("gsm8k is for a model that knows words: add --setting paper")
+    if settings.init != "scratch" and (shape := typed.keys() & {"n_layer", "n_head", "n_embd"}):
+        raise UserError(f"--init {settings.init} has its own shape: leave out --{', --'.join(sorted(shape))}")
+    return settings
+
+
 def fit(typed, folder, device, resume):
     """Begin a run in a folder, or go on with the one there, and train it to its end."""
-    saved = None
-    if (folder / "best.pt").exists() and not (resume and (folder / "log.jsonl").exists()):
+    best, last, saved = folder / "best.pt", folder / "last.pt", None
+    # A run that was killed in its first epoch may have a best.pt alone.
+    if best.exists() and not (resume and (last.exists() or open_run(best, "cpu")[1]["epoch"] == 1)):
         raise UserError(f"{folder} holds a model: choose another --out, or go on with a run by --resume")
-    if (folder / "last.pt").exists():
-        run, saved = open_run(folder / "last.pt", device)
-        run.settings.micro_batch = typed.get("micro_batch", run.settings.micro_batch)   # how much fits here
+    if last.exists():
+        run, saved = open_run(last, device)
+        settings = run.settings
+        if missing := vars(settings).keys() - saved["args"].keys():
+            raise UserError(f"{folder} is of an older version, without --{min(missing)}: name another --out")
+        settings.micro_batch = typed.get("micro_batch", settings.micro_batch)       # how much fits now
         for flag, value in typed.items():
-            if value != vars(run.settings)[flag]:
-                raise UserError(f"{folder} was begun with {flag} = {vars(run.settings)[flag]}, not {value}: "
+            if value != vars(settings)[flag] and (flag, value) != ("stages", 0):
+                raise UserError(f"{folder} was begun with {flag} = {vars(settings)[flag]}, not {value}: "
                                 f"leave out --{flag}, or name another --out")
-    elif resume:
-        print(f"no checkpoint in {folder} yet: starting anew")
-    settings = run.settings if saved else settings_of(typed)
+    else:
+        settings = settings_of(typed)
+        print(f"no checkpoint in {folder} yet: starting anew\n" * resume, end="")
     sets = data.problem_sets(settings)
     if not saved:
         run = new_run(settings, sets["train"])
-    to_device(run.gpt, device)
+        to_device(run.gpt, device)
     check_length(run, [p for problems in sets.values() for p in problems])
-    folder.mkdir(parents=True, exist_ok=True)
     size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}"
-          f"{f' ({torch.get_num_threads()} threads)' * (device == 'cpu')}, into {folder}",
-          flush=True)
+          f"{f' ({torch.get_num_threads()} threads)' * (device == 'cpu')}, into {folder}", flush=True)
     if stage_at(settings.epochs - 1, settings, run.last_stage) != run.last_stage:
         print(f"note: {settings.epochs} epochs end before the last stage: see --epochs")
     train(run, sets, folder, saved)
 
 
+def test(folder, device, typed):
+    """Test the best checkpoint of a run, on its own test problems or on others. The log gets the record."""
+    if not folder:
+        raise UserError("--eval_only needs --out, the folder of the run to test")
+    run, _ = open_run(folder, device)
+    if wrong := typed.keys() - data.PROBLEM_FLAGS - {"dataset", "micro_batch"}:
+        raise UserError("--eval_only tests a run as it was trained: leave out "
+                        f"--{', --'.join(sorted(wrong))}")
+    settings = run.settings
+    settings.micro_batch = typed.pop("micro_batch", settings.micro_batch)
+    result = evaluate(run, data.test_problems(settings, typed))
+    dataset, others = typed.get("dataset", settings.dataset), {k: typed[k] for k in typed if k != "dataset"}
+    log(folder, dict(kind="test", dataset=f"{dataset} {as_flags(others)}".strip(), seed=settings.seed,
+                     method=settings.method, unusual=unusual(settings), stage=run.stage,
+                     last_stage=run.last_stage, **result))
+
+
+def example(settings):
+    """Print a training problem as the model reads it, at the first, a middle and the last stage."""
+    settings.train_size = min(settings.train_size, 500)         # enough for every word to occur
+    problems = data.problem_sets(settings, ("train",))["train"]
+    run, problem = new_run(settings, problems), problems[0]
+    show, last = run.tokenizer.show, run.last_stage
+    print("\n".join([problem.question, *problem.steps, f"### {problem.answer}"]))
+    for stage in sorted({0, last // 2, last}):
+        question, n, language = layout(run, run.tokenizer.ids(problem), stage)
+        print(f"\nstage {stage} of {last}: {n} thoughts, loss on {len(language) - 1} tokens")
+        tail = min(6, len(question))                            # the question is long; its end will do
+        read = [f"{len(question) - tail} tokens", *map(show, question[-tail:]),
+                *(f"t{i + 1}" for i in range(n)), *map(show, language[:-1])]
+        predicted = [""] * (1 + tail + n) + list(map(show, language[1:]))
+        data.show_table(["input", "predicts"], list(zip(read, predicted)))
+
+
 def main(argv=None):
     typed, command = parse(argv)
+    if command.example:
+        return example(settings_of(typed))
     device = pick_device(command.device)
     if command.eval_only:
-        if not command.out:
-            raise UserError("--eval_only needs --out, the folder of the run to test")
-        if wrong := typed.keys() - data.PROBLEM_SETTINGS.keys() - {"dataset", "micro_batch"}:
-            raise UserError("--eval_only tests a run as it was trained: leave out "
-                            f"--{', --'.join(sorted(wrong))}")
         return test(command.out, device, typed)
-    dataset, method, seed = (typed.get(flag, SETTINGS[flag][0]) for flag in ("dataset", "method", "seed"))
-    folder = Path(command.out or f"runs/{Path(dataset).name}-{method}-seed{seed}")
+    settings = settings_of(typed)
+    folder = Path(command.out or f"runs/{Path(settings.dataset).name}-{settings.method}-seed{settings.seed}")
+    lock(folder)
     fit(typed, folder, device, command.resume)
     test(folder, device, {})
 

@@ -169,11 +169,12 @@ def build(out):
     draw(out / "curve.png", *curve(read(shown)), "validation problems right")
     draw(out / "depth.png", *depth(summary(read(logs.glob("*.jsonl")))[1]), "test problems right")
     small, large = (train.open_run(RESULTS / name, "cpu")[0] for name in ("model", "model28"))
-    problems = train.test_problems(large, {})
-    draw(out / "tree.png", *sample.tree(large, problems[:19]), "how likely the next step is about a node, "
+    problems = data.test_problems(large.settings, {})
+    draw(out / "tree.png", *sample.tree(large, problems[18:19]), "how likely the next step is about a node, "
          "after as many thoughts as it is steps away (orange: a shortest path)")
     draw(out / "parallel.png", *sample.parallel(large, problems), "probability of a node's name")
-    draw(out / "sweep.png", *sample.sweep(small, train.test_problems(small, {})), "share of test problems")
+    draw(out / "sweep.png", *sample.sweep(small, data.test_problems(small.settings, {})),
+         "share of test problems")
 
 
 def compare(runs, problems):
@@ -182,7 +183,7 @@ def compare(runs, problems):
     groups = {("all", ""): range(len(problems))}
     for i, p in enumerate(problems):
         groups.setdefault(("steps", len(p.steps)), []).append(i)
-        if data.asked(p):
+        if data.graph(p):
             groups.setdefault(("wrong candidate's depth", data.depths(p)[1]), []).append(i)
     right = [list(map(data.grade, problems, train.ask(run, problems, run.fillers())[0]))
              for run in runs.values()]
@@ -197,11 +198,12 @@ def parse(argv):
     parser.add_argument("paths", metavar="RUN", nargs="*", help="a folder or a log; none: make all anew")
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--plot", metavar="FILE.png", help="draw the accuracy per epoch")
-    ways.add_argument("--compare", action="store_true", help="ask all the runs the problems of the first")
-    parser.add_argument("--dataset", default=argparse.SUPPRESS, help="other problems to ask")
-    data.add_flags(parser, data.PROBLEM_SETTINGS, "default: the first run's")
-    args = parser.parse_args(argv)
-    typed = {flag: vars(args)[flag] for flag in ("dataset", *data.PROBLEM_SETTINGS) if flag in args}
+    ways.add_argument("--compare", action="store_true",
+                      help="ask all the runs the problems of the first, or with these flags others:")
+    parser.add_argument("--dataset", default=argparse.SUPPRESS, help="a .json file, or a folder")
+    data.add_flags(parser)
+    typed = vars(parser.parse_args(argv))
+    args = argparse.Namespace(**{name: typed.pop(name) for name in ("paths", "plot", "compare")})
     if typed and not args.compare or (args.plot or args.compare) and not args.paths:
         raise UserError("--plot and --compare need a RUN, and flags of problems need --compare")
     return typed, args
@@ -211,7 +213,7 @@ def main(argv=None):
     typed, args = parse(argv)
     if args.compare:
         runs = {path: train.open_run(path, train.pick_device("auto"))[0] for path in args.paths}
-        data.show_table(*compare(runs, train.test_problems(runs[args.paths[0]], typed)))
+        data.show_table(*compare(runs, data.test_problems(runs[args.paths[0]].settings, typed)))
     elif args.paths:
         runs = read(args.paths)
         data.show_table(*curve(runs))

@@ -49,9 +49,11 @@ def tokens(rng, spread=0):
 
 def batch_of(size, stage, device, n=None):
     """`size` problems at a stage with n thoughts (as many as the stage has, unless given)."""
-    rng, removed = random.Random(0), min(stage, STEPS) * STEP
-    return data.collate([data.encode(tokens(rng), WORDS, "thought", removed, stage if n is None else n)
-                         for _ in range(size)]).to(device)
+    rng, rows = random.Random(0), []
+    for _ in range(size):
+        question, steps, answer = tokens(rng)
+        rows.append(data.sequence(question, steps[stage:], answer, WORDS, "thought", stage if n is None else n))
+    return data.collate(rows).to(device)
 
 
 def flops(config, batch):

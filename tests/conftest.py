@@ -14,6 +14,9 @@ torch.set_num_threads(1)
 TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --grow_epochs 0 "
         "--epochs 5 --epochs_first 2 --epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 "
         "--dropout 0.1 --batch_size 16 --device cpu").split()
+# Tom - ant - cat - dog is shortest, ant - bee - cat one longer; Sam leads elsewhere.
+ANTS = data.Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. "
+                    "Every dog is a hen. Tom is a fox. Is Tom a dog or elk?", [], "Tom is a dog.")
 
 
 def train_tiny(out, *flags):
@@ -24,7 +27,7 @@ def train_tiny(out, *flags):
 def open_tiny(out):
     """A run and its test problems."""
     run, _ = train.open_run(out, "cpu")
-    return run, train.test_problems(run, {})
+    return run, data.test_problems(run.settings, {})
 
 
 def records(out):

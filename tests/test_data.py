@@ -12,9 +12,10 @@ from collections import Counter, deque
 from statistics import mean, pstdev
 
 import pytest
+from conftest import ANTS
 
 import data
-from data import Problem, Tokenizer, collate, encode, grade, load, make_problems, read, write
+from data import Problem, Tokenizer, collate, grade, load, make_problems, read, sequence, write
 from gpt import UserError
 
 SIZES = {"train": 30, "valid": 20, "test": 10}
@@ -239,7 +240,7 @@ def test_prosqa_without_distractors_tells_two_paths_and_with_some_a_part():
     beside = Counter()
     for share in (0.0, 0.5):
         for p in make("prosqa", 150, nodes=12, max_steps=4, distractors=share):
-            told, children = data.told_edges(p.question), {}
+            told, children = data.graph(p).edges, {}
             for u, v in told.values():
                 children.setdefault(u, []).append(v)
             entity, *_, target = p.answer.strip(".").split()
@@ -375,7 +376,7 @@ def test_pieces_encoded_one_by_one_are_the_whole_text_encoded_by_a_restored_toke
         assert [again.decode(step) for step in steps] == [step + "\n" for step in p.steps]
 
 
-def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
+def test_the_example_in_the_docstring_of_sequence_holds_to_the_id():
     small = Tokenizer(["Tom is a ", "Every x is a ", "x. ", "x.\n", "y.\n", "Is ", "Tom", " a ", " or ", "?\n", "### "])
     eos, bot, eot, pause = 267, 268, 269, 270                           # after 256 ... 266; letters are bytes
     ids = small.ids(Problem("Tom is a x. Is Tom a y or z?", ["Tom is a x.", "Every x is a y."], "Tom is a y."))
@@ -386,11 +387,11 @@ def test_the_example_in_the_docstring_of_encode_holds_to_the_id():
                                         ("thought", 9, 4): (question + [bot], 4, [eot] + answer),
                                         ("pause", 1, 2): (question + [bot, pause, pause], 0, [eot] + second + answer),
                                         (None, 1, 0): (question[:-1], 0, [265] + second + answer)}.items():
-        assert encode(ids, small, filler, sum(map(len, ids[1][:skip])), n) == expected, (filler, skip, n)
+        assert sequence(ids[0], ids[1][skip:], ids[2], small, filler, n) == expected, (filler, skip, n)
 
 
 def test_questions_are_padded_on_the_left_and_language_on_the_right_where_nothing_is_predicted(tokenizer, mixed):
-    made = [encode(tokenizer.ids(p), tokenizer, "thought", 5 * i, 4) for i, p in enumerate(mixed[:300:60])]
+    made = [sequence(*tokenizer.ids(p), tokenizer, "thought", 4) for p in mixed[:300:60]]
     batch = collate(made)
     for i, (question, n, language) in enumerate(made):
         assert batch.question[i].tolist() == [0] * (batch.question.size(1) - len(question)) + question
@@ -408,39 +409,10 @@ def test_only_a_problems_own_answer_grades_true_without_commas_and_spaces(mixed)
     assert grade(Problem("?", [], "1,000"), "<<10*100=1000>>\n### 1000") and not grade(Problem("?", [], "1,000"), "### 100")
     for p in mixed:
         own = p.answer
-        other = f"{own.split()[0]} is a {data.asked(p)[2]}." if data.asked(p) else str(own == "False")
+        other = f"{own.split()[0]} is a {data.graph(p).other}." if data.graph(p) else str(own == "False")
         assert grade(p, after(p)) and grade(p, after(p, skip=9)) and grade(p, f"### {other}\n### {own}")
         for wrong in (f"### {other}", f"{after(p)}\n### {other}", "\n".join(p.steps), p.question, "", "###", f"### {own[:-1]}"):
             assert not grade(p, wrong), wrong
-
-
-# Tom - ant - cat - dog is shortest, ant - bee - cat one longer; Sam leads elsewhere.
-ANTS = Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. "
-               "Every dog is a hen. Tom is a fox. Is Tom a dog or elk?", [], "Tom is a dog.")
-
-
-@pytest.mark.parametrize("text, whole, completed", [
-    ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Correct Path", "Correct Path"),
-    ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is a dog.\n### Tom is a elk.", "Correct Path", "Correct Path"),
-    ("Tom is a ant.\nEvery ant is a bee.\nEvery bee is a cat.\nEvery cat is a dog.\n###", "Longer Path", "Longer Path"),
-    ("Every cat is a dog.\n### Tom is a dog.", "Hallucination", "Correct Path"),
-    ("Every bee is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Hallucination", "Longer Path"),
-    ("Tom is a ant.\nEvery cat is a dog.\n### Tom is a dog.", "Hallucination", "Hallucination"),              # a gap
-    ("Tom is a ant.\nEvery ant is a dog.\n### Tom is a dog.", "Hallucination", "Hallucination"),              # an edge that is none
-    ("Sam is a elk.\n### Tom is a elk.", "Hallucination", "Hallucination"),                                   # not from Tom
-    ("Tom is a fox.\n### Tom is a dog.", "Wrong Target", "Wrong Target"),
-    ("Tom is a ant.\nEvery ant is a cat.\n### Tom is a dog.", "Wrong Target", "Wrong Target"),               # stops early
-    ("Every cat is a dog.\nEvery dog is a hen.\n### Tom is a dog.", "Hallucination", "Wrong Target"),         # goes too far
-    ("### Tom is a dog.", "Correct Label", "Correct Label"), ("### Tom is a elk.", "Incorrect Label", "Incorrect Label"),
-    ("", "Incorrect Label", "Incorrect Label"), ("\n\n###", "Incorrect Label", "Incorrect Label")])
-def test_each_class_of_reasoning_by_hand(text, whole, completed):
-    assert data.classify_path(ANTS, text) == whole and data.classify_path(ANTS, text, partial=True) == completed
-
-
-def test_every_problems_own_steps_are_a_correct_path_from_any_of_them_on(mixed):
-    for p in mixed[300:]:
-        assert {data.classify_path(p, after(p, skip), skip > 0) for skip in range(len(p.steps))} == {"Correct Path"}
-        assert data.classify_path(p, after(p, 1)) == "Hallucination"
 
 
 def test_a_problem_is_sound_if_its_own_sentences_answer_it(mixed, tmp_path, capsys):
@@ -482,16 +454,3 @@ def test_with_gpt2s_vocabulary_pieces_are_the_whole_and_questions_as_long_as_the
     assert [question + sum(steps, []) + answer for question, steps, answer in ids] == [
         gpt2.encode(f"{p.question}\n{after(p)}") + [gpt2.eos] for p in problems]
     assert mean(len(question) for question, _, _ in ids) == pytest.approx(length, rel=0.02)
-
-
-def test_a_problem_is_worked_out_at_three_stages(capsys):
-    """What is predicted stands beside what is read: at stage 4 nothing before <eot>, and there the answer's first token."""
-    data.main("prosqa --nodes 12 --min_steps 4 --max_steps 4".split())
-    printed = capsys.readouterr().out
-    assert re.findall("^stage .*? steps", printed, re.M) == [f"stage {s}: {s} of 4 steps" for s in (0, 2, 4)]
-    rows = [line.split() for line in printed.split("stage 4")[1].splitlines()[2:]]
-    assert [row[0] for row in rows if len(row) < 2 or row[1] == "###_"][-6:] == ["<bot>", "t1", "t2", "t3", "t4", "<eot>"]
-    assert rows[-1][-1] == "<|endoftext|>" and rows[-2][-1] == rows[-1][0] == "."
-    with pytest.raises(SystemExit, match="0"):
-        data.main(["--help"])
-    assert "dropped (default: 28)" in " ".join(capsys.readouterr().out.split())

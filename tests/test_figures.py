@@ -102,7 +102,7 @@ def test_runs_are_compared_on_the_problems_that_the_flags_ask_for(runs, capsys):
     paths = [str(runs / name) for name in ("coconut", "cot")]
     figures.main(["--compare", *paths, "--nodes", "8", "--test_size", "5"])
     run, _ = open_tiny(paths[0])
-    problems = train.test_problems(run, dict(nodes=8, test_size=5))
+    problems = data.test_problems(run.settings, dict(nodes=8, test_size=5))
     right = [sum(map(data.grade, problems, train.ask(one, problems, one.fillers())[0])) for one, _ in map(open_tiny, paths)]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["by", "problems", *paths] and lines[1].split() == ["all", "5", *(f"{n / 5:.1%}" for n in right)]

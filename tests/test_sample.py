@@ -4,7 +4,7 @@ from argparse import Namespace
 
 import pytest
 import torch
-from conftest import generated, one_line, open_tiny, train_tiny
+from conftest import ANTS, generated, one_line, open_tiny, train_tiny
 
 import coconut
 import data
@@ -65,7 +65,7 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(words, monkeyp
     gpt = GPT(GPTConfig(tokenizer.vocab_size, n_layer=2, n_head=2, n_embd=32, dropout=0.0)).eval()
     run = train.Run(gpt, tokenizer, Namespace(method="coconut", c=2, float32=False), 1, 1)
     values = sample.node_values(run, problem, 1)
-    assert set(values) == {v for _, v in data.told_edges(problem.question).values()}
+    assert set(values) == {v for _, v in data.graph(problem).edges.values()}
     question = torch.tensor([tokenizer.encode(problem.question + "\n") + [tokenizer.bot]])
     rows = {v: tokenizer.encode(f"Every {v} is a ") for v in values}
     forced = min(next(i for i, pair in enumerate(zip(one, other)) if len({*pair}) > 1)
@@ -82,7 +82,7 @@ def test_a_nodes_value_is_the_product_of_its_tokens_probabilities(words, monkeyp
 
 def test_the_tree_is_what_the_entity_reaches_with_the_true_path(monkeypatch, capsys):
     monkeypatch.setattr(sample, "node_values", lambda run, problem, k: {v: k / 4 for v in ("ant", "bee", "cat", "dog", "elk", "fox")})
-    _, rows = sample.tree(None, [None, PROBLEM])
+    _, rows = sample.tree(None, [PROBLEM])
     assert [(depth, node.strip(), value, on_path) for depth, node, value, _, on_path in rows] == [
         (0, "Tom", "", "*"), (1, "ant", 0.25, "*"), (2, "bee", 0.5, ""), (3, "cat", "", ""),
         (2, "cat", 0.5, "*"), (3, "dog", "", "*"), (1, "fox", 0.25, "")]
@@ -120,6 +120,31 @@ def test_parallel_reads_pauses_where_a_thought_would_be(runs, monkeypatch):
 
 # ---- over the test set
 
+@pytest.mark.parametrize("text, whole, completed", [
+    ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Correct Path", "Correct Path"),
+    ("Tom is a ant.\nEvery ant is a cat.\nEvery cat is a dog.\n### Tom is a elk.", "Correct Path", "Correct Path"),
+    ("Tom is a ant.\nEvery ant is a bee.\nEvery bee is a cat.\nEvery cat is a dog.\n###", "Longer Path", "Longer Path"),
+    ("Every cat is a dog.\n### Tom is a dog.", "Hallucination", "Correct Path"),
+    ("Every bee is a cat.\nEvery cat is a dog.\n### Tom is a dog.", "Hallucination", "Longer Path"),
+    ("Tom is a ant.\nEvery cat is a dog.\n### Tom is a dog.", "Hallucination", "Hallucination"),              # a gap
+    ("Tom is a ant.\nEvery ant is a dog.\n### Tom is a dog.", "Hallucination", "Hallucination"),              # an edge that is none
+    ("Sam is a elk.\n### Tom is a elk.", "Hallucination", "Hallucination"),                                   # not from Tom
+    ("Tom is a fox.\n### Tom is a dog.", "Wrong Target", "Wrong Target"),
+    ("Tom is a ant.\nEvery ant is a cat.\n### Tom is a dog.", "Wrong Target", "Wrong Target"),               # stops early
+    ("Every cat is a dog.\nEvery dog is a hen.\n### Tom is a dog.", "Hallucination", "Wrong Target"),         # goes too far
+    ("### Tom is a dog.", "Correct Label", "Correct Label"), ("### Tom is a elk.", "Incorrect Label", "Incorrect Label"),
+    ("", "Incorrect Label", "Incorrect Label"), ("\n\n###", "Incorrect Label", "Incorrect Label")])
+def test_each_class_of_reasoning_by_hand(text, whole, completed):
+    assert sample.classify_path(ANTS, text) == whole and sample.classify_path(ANTS, text, partial=True) == completed
+
+
+def test_every_problems_own_steps_are_a_correct_path_from_any_of_them_on():
+    for p in generated(n=300):
+        texts = ["".join(step + "\n" for step in p.steps[skip:]) + f"### {p.answer}" for skip in range(len(p.steps))]
+        assert {sample.classify_path(p, text, skip > 0) for skip, text in enumerate(texts)} == {"Correct Path"}
+        assert sample.classify_path(p, texts[1]) == "Hallucination"
+
+
 @pytest.mark.parametrize("c", [1, 2])
 def test_the_sweep_classifies_every_text_at_every_number_of_thoughts(opened, c):
     run, problems = opened
@@ -129,7 +154,7 @@ def test_the_sweep_classifies_every_text_at_every_number_of_thoughts(opened, c):
     for k, right, *classes in rows:
         texts = train.ask(run, problems, k * c)[0]
         assert right == sum(map(data.grade, problems, texts)) / 8
-        assert classes == [sum(data.classify_path(p, t, k > 0) == name for p, t in zip(problems, texts)) / 8 for name in data.PATH_CLASSES]
+        assert classes == [sum(sample.classify_path(p, t, k > 0) == name for p, t in zip(problems, texts)) / 8 for name in sample.PATH_CLASSES]
 
 
 def test_what_is_put_in_the_thoughts_places_is_what_the_table_says(opened, monkeypatch):
