@@ -215,7 +215,8 @@ def write_file(path, write):
         write(f"{path}.partial")
         os.replace(f"{path}.partial", path)
     except (OSError, RuntimeError) as e:            # torch may say RuntimeError where the disk is full
-        raise OSError(f"{path} could not be written, and is as it was before ({e})") from e
+        Path(f"{path}.partial").unlink(missing_ok=True)
+        raise OSError(f"{path} could not be written (is the disk full?), and is as it was before: {e}") from e
 
 
 def from_weights(weights, n_head=None, dropout=0.1):

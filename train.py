@@ -366,7 +366,7 @@ def new_run(settings, problems):
                             n_embd=settings.n_embd, dropout=settings.dropout))
         begin_alike(gpt, tokenizer)
     else:
-        if Path(settings.init).is_dir():
+        if Path(settings.init).is_dir() or settings.init.endswith(".pt"):
             run, _ = open_run(settings.init, "cpu")
             old, tokenizer, weights = run.gpt, run.tokenizer, run.gpt.state_dict()
         else:
@@ -510,7 +510,7 @@ def add_settings(add):
     add("--icot_per_epoch", type=count, help="iCoT: tokens of the chain removed with every epoch")
     add("--detach_thoughts", action=switch, help="stop gradients between thoughts")
     # the model
-    add("--init", help="scratch, gpt2, a copy of its file, or a run's folder")
+    add("--init", help="scratch, gpt2, a copy of its file (.bin), or a run's folder or .pt")
     add("--n_layer", type=count, help="transformer blocks")
     add("--n_head", type=count, help="attention heads")
     add("--n_embd", type=count, help="width of the hidden states")
@@ -567,8 +567,9 @@ def fit(typed, folder, device, resume):
     if last.exists():
         run, saved = open_run(last, device)
         settings = run.settings
-        if missing := vars(settings).keys() - saved["args"].keys():
-            raise UserError(f"{folder} is of an older version, without --{min(missing)}: name another --out")
+        # A switch that an older version lacks is off, and so it was.
+        if missing := [flag for flag, value in vars(settings).items() if flag not in saved["args"] and value]:
+            raise UserError(f"{folder} is of an older version, without --{missing[0]}: name another --out")
         settings.micro_batch = typed.get("micro_batch", settings.micro_batch)       # how much fits now
         for flag, value in typed.items():
             if value != vars(settings)[flag] and (flag, value) != ("stages", 0):

@@ -64,7 +64,7 @@ def one_line(main, argv, capsys):
     with pytest.raises(SystemExit) as e:
         run_or_explain(lambda: main(argv))
     err = capsys.readouterr().err
-    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1
+    assert e.value.code == 2 and err.startswith("error: ") and err.count("\n") == 1 and len(err) <= 201
     return err
 
 

@@ -426,8 +426,10 @@ def test_a_problem_is_sound_if_its_own_sentences_answer_it(mixed, tmp_path, caps
     assert [data.sound(p) for p in problems] == [facts for *_, facts in cases] and all(all(data.sound(p)) for p in mixed[300:])
     assert data.depths(problems[0]) == (3, 1) and data.depths(problems[-1]) == (1, 3)
     write(problems, tmp_path / "a.json")
+    problems.append(Problem("Is Tom a dog or elk?", [], "Tom is a dog."))       # no sentence at all
+    write(problems, tmp_path / "a.json")
     data.main([str(tmp_path / "a.json")])
-    assert re.findall(r"\d+$", capsys.readouterr().out, re.M) == list("332130")
+    assert re.findall(r"\d+$", capsys.readouterr().out, re.M) == list("342131")
     write(problems + mixed[:1], tmp_path / "a.json")
     with pytest.raises(UserError, match="are not ProsQA's"):
         data.main([str(tmp_path / "a.json")])

@@ -199,7 +199,7 @@ def test_a_twin_has_the_same_sentences_and_the_other_answer():
 @pytest.mark.parametrize("run, flags, says", [
     ("pause_as_thought", "--corrupt", "without thoughts: leave out --corrupt"), ("cot", "--tree", "leave out --tree"),
     ("cot", "--thoughts 2", "run of cot is without thoughts"),
-    ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("coconut", "--tree --thoughts 2", "leave it out"),
+    ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("coconut", "--tree --thoughts 2", "leave it out"), ("coconut", "--tree 9", "not so many"),
     ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"), ("coconut", "cot", "unrecognized"),
     ("coconut", "--dataset {sums} --parallel", "only sound problems of ProsQA"),
     ("coconut", "--hops 2", "does not apply"), ("coconut", "--question Why? --nodes 9", "leave out --nodes")])

@@ -1,5 +1,7 @@
 """The curriculum, the loop's promises (same seed same run, a killed run loses nothing), and one line for every mistake."""
 
+import io
+import json
 import random
 import re
 import shutil
@@ -250,7 +252,7 @@ def test_same_seed_same_run_and_other_seed_another(finished, tmp_path):
     assert [r["lr"] for r in log if r["kind"] == "valid"] == pytest.approx(rates[3::4])     # of the last of 4 steps
     assert (log[-1]["kind"], log[-1]["total"], log[-1]["stage"]) == ("test", 8, 3)
     assert_same_run(finished, train_tiny(tmp_path / "again"))
-    other = train_tiny(tmp_path / "other", "--seed", 1)
+    other = train_tiny(tmp_path / "other", "--seed", 20250101120000)
     assert not same(*(train.open_run(run, "cpu")[1]["model"] for run in (other, finished)))
 
 
@@ -345,6 +347,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(opened, tmp_path, monkeypa
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(OSError, match="m.pt could not be written"):
         train.save(path, run, 2)
+    assert [file.name for file in tmp_path.iterdir()] == ["m.pt"]
     again, saved = train.open_run(path, "cpu")
     assert saved["epoch"] == 1 and again.settings == run.settings and same(saved["model"], run.gpt.state_dict())
 
@@ -363,6 +366,58 @@ def test_what_is_not_a_whole_checkpoint_is_refused_in_one_line_and_code_in_it_ne
         with pytest.raises(UserError, match="m.pt is not a whole checkpoint"):
             train.open_run("m.pt", "cpu")
     assert [file.name for file in tmp_path.iterdir()] == ["m.pt"]
+
+
+def test_no_damage_to_a_checkpoint_passes_unseen(finished, tmp_path):
+    """A changed byte, or 4 KiB of zeros: one line, or the very same numbers."""
+    whole, rng, refused = (finished / "last.pt").read_bytes(), random.Random(0), 0
+    expected = torch.load(finished / "last.pt", weights_only=True)
+    for i in range(60):
+        start, size = rng.randrange(len(whole)), (1, 4096)[i % 2]
+        (tmp_path / "m.pt").write_bytes(whole[:start] + bytes(255 - byte if size == 1 else 0 for byte in whole[start:start + size]) + whole[start + size:])
+        try:
+            assert same(train.open_run(tmp_path / "m.pt", "cpu")[1], expected)
+        except UserError:
+            refused += 1
+    assert refused > 40
+
+
+def test_a_checkpoint_of_an_older_version_is_asked_and_resumed_where_a_missing_setting_was_off(finished, tmp_path):
+    """Sizes are those of the tensors, whatever else the file says."""
+    for name, missing in ("same", "either_root"), ("other", "lr"):
+        run = shutil.copytree(finished, tmp_path / name)
+        saved = torch.load(run / "last.pt", weights_only=True)
+        saved["config"] |= dict(vocab_size=10 ** 9, n_layer=10 ** 9)
+        del saved["args"][missing]
+        torch.save(saved, run / "last.pt")
+        assert train.open_run(run / "last.pt", "cpu")[0].gpt.config.n_layer == 1
+    train_tiny(tmp_path / "same", "--resume", "--stages", 0)
+    with pytest.raises(UserError, match="other is of an older version, without --lr: name another --out"):
+        train_tiny(tmp_path / "other", "--resume")
+
+
+def test_a_model_is_never_replaced_by_another_run(finished, tmp_path):
+    """Not where its last.pt is gone, and not by a training in the same folder."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "last.pt").unlink()
+    with pytest.raises(UserError, match="run holds a model"):
+        train_tiny(run, "--seed", 5, "--resume")
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); input()"
+    (tmp_path / "busy").mkdir()
+    with subprocess.Popen([sys.executable, "-c", hold, tmp_path / "busy/lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        with pytest.raises(UserError, match="another training is at work in .*busy: name another --out"):
+            train_tiny(tmp_path / "busy")
+        other.kill()
+
+
+def test_a_log_goes_on_in_a_new_line_after_half_a_one(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    with open(run / "log.jsonl", "a") as file:
+        file.write('{"kind": "va')
+    train_tiny(run, "--resume")
+    *_, half, last = (run / "log.jsonl").read_text().splitlines()
+    assert half == '{"kind": "va' and json.loads(last)["kind"] == "test"
 
 
 @pytest.mark.parametrize("method, made", [("coconut", 3), ("pause_as_thought", 0)])
@@ -444,7 +499,8 @@ def test_gsm8k_trains_from_gpt2_and_another_run_from_that(tmp_path, monkeypatch)
     assert (log := records(tmp_path / "one")[-1])["total"] == 6 and 2 < log["tokens"] <= 9 + 2
     train.main([*GSM_RUN.split(), str(tmp_path / "two"), "--lr", "0", "--init", str(tmp_path / "one")])
     two, _ = train.open_run(tmp_path / "two/last.pt", "cpu")
-    assert all(torch.equal(a, b) for a, b in zip(gpt.parameters(), two.gpt.parameters()))
+    again = train.new_run(Namespace(**vars(two.settings) | dict(init=str(tmp_path / "two/last.pt"))), generated())
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*(r.gpt.parameters() for r in (run, two, again))))
     saved = torch.load(cache / "gpt2-607a30d7.bin", weights_only=True)
     torch.save(saved | {"wte.weight": saved["wte.weight"][:200].clone()}, tmp_path / "other.bin")
     with pytest.raises(UserError, match="other.bin knows 200 words"):
@@ -504,6 +560,7 @@ def test_a_bug_keeps_its_traceback_and_a_long_error_and_ctrl_c_get_one_line(caps
     def fails(_):
         raise UserError("two\nlines")
     assert one_line(fails, [], capsys) == "error: two lines\n"
+    assert one_line(lambda _: open("x" * 10 ** 6), [], capsys).endswith("x...\n")
     with pytest.raises(ValueError, match="length 3"):
         run_or_explain(lambda: dict([(1, 2, 3)]))
     with pytest.raises(SystemExit, match="130"):
@@ -513,6 +570,12 @@ def test_a_bug_keeps_its_traceback_and_a_long_error_and_ctrl_c_get_one_line(caps
     def full(_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
     assert "smaller --micro_batch (with --resume)" in one_line(full, [], capsys)
+
+
+def test_a_terminal_that_lacks_a_sign_gets_another(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", terminal := io.TextIOWrapper(io.BytesIO(), encoding="cp1252"))
+    run_or_explain(lambda: print("█ 7 %", flush=True))
+    assert terminal.buffer.getvalue().split() == [b"?", b"7", b"%"]
 
 
 def test_mps_is_refused_and_never_taken_unasked(monkeypatch):
