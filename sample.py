@@ -17,7 +17,6 @@ import os
 import statistics
 import textwrap
 from collections import Counter
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F

@@ -16,7 +16,7 @@ import math
 import os
 import random
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -583,6 +583,7 @@ def fit(typed, folder, device, resume):
         run = new_run(settings, sets["train"])
         to_device(run.gpt, device)
     check_length(run, [p for problems in sets.values() for p in problems])
+    lock(folder)
     size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}"
@@ -635,7 +636,6 @@ def main(argv=None):
         return test(command.out, device, typed)
     settings = settings_of(typed)
     folder = Path(command.out or f"runs/{Path(settings.dataset).name}-{settings.method}-seed{settings.seed}")
-    lock(folder)
     fit(typed, folder, device, command.resume)
     test(folder, device, {})
 
