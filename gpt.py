@@ -147,8 +147,8 @@ class GPT(nn.Module):
         cache    for each layer the keys and values of all positions before, or None at the start
         padding  (B,)       how many positions at the left of each row are padding, the same in every pass:
                             real positions never see them, and count from 0
-        Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T. A
-        UserError where S, padding included, is more than the model's positions.
+        Returns the last hidden states (B, T, C), after the final layer norm, and the cache, grown by T.
+        Raises UserError if S, padding included, is more than the model's positions.
         """
         before = cache[0][0].size(2) if cache else 0
         S = before + x.size(1)
@@ -191,11 +191,11 @@ def download(url, name, sha256):
         try:
             torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256)
         except (OSError, HTTPException, RuntimeError) as e:     # no network; cut off; another sha256
-            raise UserError(f"{url} could not be fetched ({e}): put a copy at {path}") from None
+            raise UserError(f"put a copy at {path}: {url} could not be fetched ({e})") from None
     return path
 
 
-def load(path, build):
+def read_file(path, build):
     """build(what torch.save wrote to the file at `path`), on the CPU. It cannot run code (weights_only).
     Whatever is wrong with it, down to a changed byte, is a UserError of one line."""
     try:
@@ -204,6 +204,8 @@ def load(path, build):
                 if part := file.testzip():
                     raise ValueError(f"{part} is damaged")
         return build(torch.load(path, map_location="cpu", weights_only=True))
+    except (UserError, torch.OutOfMemoryError):
+        raise
     except Exception as e:
         why = "no file of tensors" if isinstance(e, pickle.UnpicklingError) else f"{type(e).__name__}: {e}"
         raise UserError(f"{path} is not a whole checkpoint ({why})") from None
@@ -245,11 +247,11 @@ def from_pretrained(name):
             stored_transposed = key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
             weights[key] = tensor.t() if stored_transposed else tensor
         return from_weights(weights)
-    return load(path, build)
+    return read_file(path, build)
 
 
 def run_or_explain(main):
-    """Run a command. A user error is printed in one line, without a traceback; the exit code is then 2."""
+    """Run a command. A user's mistake is printed in one line, without a traceback, and the exit code is 2."""
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")        # a terminal that lacks a sign gets a "?"
     try:

@@ -258,7 +258,7 @@ def parse(argv):
         looks.add_argument(f"--{look}", action="store_const", dest="look", const=look, help=what)
     add("--thoughts", type=data.number(int, 0), help="thoughts to take (the run's)")
     add("--n", type=count, help="test problems to ask (3; all for the tables)")
-    add("--device", default="cpu", help="cpu, cuda, mps or auto (cpu)")
+    add("--device", default="cpu", help="cpu, cuda or auto (cpu)")
     add("--dataset", default=argparse.SUPPRESS, help="other test problems: a .json file or a folder")
     data.add_flags(parser)
     typed = vars(parser.parse_args(argv))

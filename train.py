@@ -24,7 +24,8 @@ import torch
 import coconut
 import data
 from data import Tokenizer
-from gpt import GPT, GPTConfig, UserError, from_pretrained, from_weights, load, run_or_explain, write_file
+from gpt import (GPT, GPTConfig, UserError, from_pretrained, from_weights, read_file, run_or_explain,
+                 write_file)
 
 # The methods as one grid: the filler between question and answer, and what becomes of the written chain.
 METHODS = {
@@ -154,7 +155,7 @@ def train_epoch(run, optimizers, shuffled, done, total):
     for update, micros in enumerate(shuffled, start=done):
         factor = lr_factor(update, total, settings.warmup, settings.decay)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = group["initial_lr"] * factor
+            group["lr"] = group["initial_lr"] * factor          # see make_optimizers
         counts = [(micro.target >= 0).sum().item() for micro in micros]     # tokens to predict
         loss = torch.zeros((), device=device)                               # the mean over all of them
         for micro, count in zip(micros, counts):
@@ -381,7 +382,8 @@ def new_run(settings, problems):
 
 
 def check_length(run, problems):
-    """Refuse problems that make a batch too long for the model, before hours of training."""
+    """Refuse problems that could make a batch too long for the model (the longest question beside the longest
+    language), before hours of training."""
     size, ids = run.gpt.config.block_size, list(map(run.tokenizer.ids, problems))
     for stage in range(run.last_stage + 1):
         questions, (n, *_), languages = zip(*(layout(run, one, stage) for one in ids))
@@ -409,9 +411,11 @@ def open_run(path, device):
         args = saved["args"]            # an older version may lack a setting: then it is the usual one
         settings = argparse.Namespace(**usual(args["setting"], args["dataset"]) | args)
         gpt = from_weights(saved["model"], saved["config"]["n_head"], saved["config"]["dropout"])
+        if asdict(gpt.config) != saved["config"]:
+            raise ValueError("the sizes are not those of the tensors")
         return Run(to_device(gpt, device).eval(), Tokenizer(saved["words"]), settings, saved["stage"],
                    saved["last_stage"]), saved
-    return load(path, build)
+    return read_file(path, build)
 
 
 def pick_device(name):
@@ -435,19 +439,18 @@ def to_device(gpt, device):
     return gpt.to(device)
 
 
-LOCKS = {}          # {folder: its open lock file}, of the trainings of this process
-
-
 def lock(folder):
-    """Refuse a folder in which another process trains. The lock ends with its process (Windows has none)."""
+    """An open file that locks a folder: until it is closed no other process trains there. (Not on Windows.)"""
     folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / "lock", "w")
     try:
         import fcntl
-        fcntl.lockf(LOCKS.setdefault(folder, open(folder / "lock", "w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise UserError(f"another training is at work in {folder}: name another --out") from None
     except ImportError:
         pass
+    return file
 
 
 # ---- The command line.
@@ -483,10 +486,10 @@ def as_flags(settings):
 
 def unusual(settings):
     """The settings that differ from the usual, as flags: what a table of results must keep apart."""
-    apart = ("dataset", "method", "seed", "data_seed", "stages", "micro_batch")
+    left_out = ("dataset", "method", "seed", "data_seed", "stages", "micro_batch")
     usually = usual(settings.setting, settings.dataset)
     return as_flags({flag: value for flag, value in vars(settings).items()
-                     if flag in usually and flag not in apart and value != usually[flag]})
+                     if flag in usually and flag not in left_out and value != usually[flag]})
 
 
 def add_settings(add):
@@ -533,13 +536,16 @@ def parse(argv=None):
     parser = data.Parser(description=__doc__.split("\n\n")[0], epilog=(
         f"defaults: {as_flags(usual('quick', 'prosqa'))}; with --setting paper: {as_flags(paper)}"))
     add = parser.add_argument
-    add("--device", default="auto", help="cpu, cuda, mps, or auto: cuda, if there is one")
+    add("--device", default="auto", help="cpu, cuda, or auto: cuda, if there is one")
     add("--out", help="the run's folder (runs/DATASET-METHOD-seedSEED)")
-    add("--resume", action="store_true", help="go on with a run that was stopped: the same command plus this")
-    add("--eval_only", action="store_true",
-        help="no training: test the run in --out, on its own problems or --dataset (a .json file will do)")
-    add("--example", action="store_true", help="no training: print a problem as the model reads it, by stage")
-    command = [*vars(parser.parse_args([]))]
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--resume", action="store_true",
+                      help="go on with a run that was stopped: the same command plus this")
+    what.add_argument("--eval_only", action="store_true", help="no training: test the run in --out, on its "
+                      "own problems or --dataset (a .json file will do)")
+    what.add_argument("--example", action="store_true",
+                      help="no training: print a problem as the model reads it, by stage")
+    command = [*vars(parser.parse_args([]))]        # all flags so far; those that follow are settings
     add_settings(functools.partial(add, default=argparse.SUPPRESS))
     data.add_flags(parser)
     typed = vars(parser.parse_args(argv))
@@ -567,7 +573,7 @@ def fit(typed, folder, device, resume):
     if last.exists():
         run, saved = open_run(last, device)
         settings = run.settings
-        # A switch that an older version lacks is off, and so it was.
+        # A setting that an older version lacks and that is off or 0 by default was off then.
         if missing := [flag for flag, value in vars(settings).items() if flag not in saved["args"] and value]:
             raise UserError(f"{folder} is of an older version, without --{missing[0]}: name another --out")
         settings.micro_batch = typed.get("micro_batch", settings.micro_batch)       # how much fits now
@@ -583,14 +589,14 @@ def fit(typed, folder, device, resume):
         run = new_run(settings, sets["train"])
         to_device(run.gpt, device)
     check_length(run, [p for problems in sets.values() for p in problems])
-    lock(folder)
     size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}"
           f"{f' ({torch.get_num_threads()} threads)' * (device == 'cpu')}, into {folder}", flush=True)
     if stage_at(settings.epochs - 1, settings, run.last_stage) != run.last_stage:
         print(f"note: {settings.epochs} epochs end before the last stage: see --epochs")
-    train(run, sets, folder, saved)
+    with lock(folder):
+        train(run, sets, folder, saved)
 
 
 def test(folder, device, typed):
@@ -634,8 +640,8 @@ def main(argv=None):
     device = pick_device(command.device)
     if command.eval_only:
         return test(command.out, device, typed)
-    settings = settings_of(typed)
-    folder = Path(command.out or f"runs/{Path(settings.dataset).name}-{settings.method}-seed{settings.seed}")
+    dataset, method, seed = (typed.get(flag, QUICK[flag]) for flag in ("dataset", "method", "seed"))
+    folder = Path(command.out or f"runs/{Path(dataset).name}-{method}-seed{seed}")
     fit(typed, folder, device, command.resume)
     test(folder, device, {})
 

@@ -42,6 +42,9 @@ def records(log):
 def read(paths):
     """{name: its records} of runs' folders or logs; where two have the same name, that is the path."""
     logs = [path / "log.jsonl" if path.is_dir() else path for path in map(Path, paths)]
+    for log in logs:
+        if not log.is_file():
+            raise UserError(f"there is no {log}: name a run's folder, or its log.jsonl")
     names = [log.resolve().parent.name if log.stem == "log" else log.stem for log in logs]
     return {str(log) if names.count(name) > 1 else name: records(log) for name, log in zip(names, logs)}
 
@@ -199,7 +202,7 @@ def parse(argv):
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--plot", metavar="FILE.png", help="draw the accuracy per epoch")
     ways.add_argument("--compare", action="store_true",
-                      help="ask all the runs the problems of the first, or with these flags others:")
+                      help="ask all runs the problems of the first, or those of the flags below")
     parser.add_argument("--dataset", default=argparse.SUPPRESS, help="a .json file, or a folder")
     data.add_flags(parser)
     typed = vars(parser.parse_args(argv))

@@ -157,7 +157,7 @@ def test_a_download_that_fails_gets_one_line_and_a_whole_one_is_kept(tmp_path, m
         Path(path).write_text("whole")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
-    with pytest.raises(UserError, match=r"\Ahttps://x/y could not be fetched \(.+\): put a copy at .*kept\Z"):
+    with pytest.raises(UserError, match=r"\Aput a copy at .*kept: https://x/y could not be fetched \(.+\)\Z"):
         download("https://x/y", "kept", "abc")
     for _ in range(2):
         assert download("https://x/y", "kept", "abc").read_text() == "whole" and calls == [("https://x/y", "abc")] * 2

@@ -236,10 +236,13 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, mo
 # ---- the run
 
 def test_best_checkpoint_is_the_best_of_the_last_stage(tmp_path, monkeypatch):
-    """Epochs of stages 0 0 1 2 3 3 3 3: early stages answer better here, and of equals the later one is kept."""
-    counts = iter([7, 8, 8, 7, 2, 5, 5, 1] + [0])
-    monkeypatch.setattr(train, "evaluate", lambda *_: dict(correct=next(counts), total=8, tokens=9.0))
-    out = train_tiny(tmp_path / "run", "--epochs", 8)
+    """Epochs of stages 0 0 1 2 3 3 3 3: early stages answer better here, and of equals the later one is kept; stopped after seven."""
+    counts = [7, 8, 8, 7, 2, 5, 5]
+    monkeypatch.setattr(train, "evaluate", lambda *_: dict(correct=counts.pop(0), total=8, tokens=9.0))
+    with pytest.raises(IndexError):
+        train_tiny(tmp_path / "run", "--epochs", 8)
+    counts += [1, 0]
+    out = train_tiny(tmp_path / "run", "--epochs", 8, "--resume")
     best, last = (train.open_run(out / name, "cpu")[1] for name in ("best.pt", "last.pt"))
     assert best["epoch"] == 7 and last["best"] == 5
 
@@ -328,12 +331,15 @@ def test_eight_kills_leave_no_trace(finished, tmp_path):
 
 def test_a_run_is_tested_again_on_its_own_problems_or_on_the_same_from_files(finished, tmp_path):
     """The log gets a record of each test."""
-    data.main(f"prosqa --nodes 9 --max_steps 3 --train_size 1 --valid_size 8 --test_size 8 --out {tmp_path}".split())
-    run, file, other = shutil.copytree(finished, tmp_path / "run"), tmp_path / "test.json", "--nodes 10 --same_depth"
-    for more in "", f"--dataset {tmp_path}", f"--dataset {file}", other:
+    made = f"prosqa --nodes 9 --max_steps 3 --train_size 1 --valid_size 8 --test_size 8 --out {tmp_path}/a/b".split()
+    data.main(made)
+    with pytest.raises(UserError, match=r"there already: .*train.json"):
+        data.main(made)
+    run, folder, file, other = shutil.copytree(finished, tmp_path / "run"), tmp_path / "a/b", tmp_path / "a/b/test.json", "--nodes 10 --same_depth"
+    for more in "", f"--dataset {folder}", f"--dataset {file}", other:
         train.main(["--eval_only", "--out", str(run), "--device", "cpu", *more.split()])
     first, own, *again = records(run)[-5:]
-    assert first == own and again[:2] == [own | dict(dataset=str(path)) for path in (tmp_path, file)]
+    assert first == own and again[:2] == [own | dict(dataset=str(path)) for path in (folder, file)]
     assert again[2]["dataset"] == f"prosqa {other}" and again[2]["unusual"] == own["unusual"]
 
 
@@ -354,7 +360,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(opened, tmp_path, monkeypa
 
 @pytest.mark.parametrize("change", [
     lambda saved: saved.update(more=Payload()), lambda saved: saved.pop("model"), lambda saved: saved["model"].pop("ln_f.bias"),
-    lambda saved: saved["model"].update({"wte.weight": torch.zeros(9, 15)}), lambda saved: saved.pop("config")])
+    lambda saved: saved["model"].update({"wte.weight": torch.zeros(9, 16)}), lambda saved: saved.pop("config")])
 def test_what_is_not_a_whole_checkpoint_is_refused_in_one_line_and_code_in_it_never_runs(finished, tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
     saved = torch.load(finished / "best.pt", weights_only=True)
@@ -383,32 +389,34 @@ def test_no_damage_to_a_checkpoint_passes_unseen(finished, tmp_path):
 
 
 def test_a_checkpoint_of_an_older_version_is_asked_and_resumed_where_a_missing_setting_was_off(finished, tmp_path):
-    """Sizes are those of the tensors, whatever else the file says."""
     for name, missing in ("same", "either_root"), ("other", "lr"):
         run = shutil.copytree(finished, tmp_path / name)
         saved = torch.load(run / "last.pt", weights_only=True)
-        saved["config"] |= dict(vocab_size=10 ** 9, n_layer=10 ** 9)
         del saved["args"][missing]
         torch.save(saved, run / "last.pt")
-        assert train.open_run(run / "last.pt", "cpu")[0].gpt.config.n_layer == 1
     train_tiny(tmp_path / "same", "--resume", "--stages", 0)
     with pytest.raises(UserError, match="other is of an older version, without --lr: name another --out"):
         train_tiny(tmp_path / "other", "--resume")
+    saved["config"] |= dict(vocab_size=10 ** 9, n_layer=10 ** 9)                # which nobody tries to build
+    torch.save(saved, tmp_path / "m.pt")
+    with pytest.raises(UserError, match="the sizes are not those of the tensors"):
+        train.open_run(tmp_path / "m.pt", "cpu")
 
 
-def test_a_model_is_never_replaced_by_another_run(finished, tmp_path):
-    """Not where its last.pt is gone, and not by a training in the same folder."""
+def test_a_model_is_never_replaced_by_another_run(finished, tmp_path, monkeypatch):
+    """Not where its last.pt is gone, and not by a training in the same folder, which is locked meanwhile."""
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "last.pt").unlink()
     with pytest.raises(UserError, match="run holds a model"):
         train_tiny(run, "--seed", 5, "--resume")
-    hold = "import fcntl, sys; file = open(sys.argv[1], 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print(flush=True); input()"
-    (tmp_path / "busy").mkdir()
-    with subprocess.Popen([sys.executable, "-c", hold, tmp_path / "busy/lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        other.stdout.readline()
-        with pytest.raises(UserError, match="another training is at work in .*busy: name another --out"):
-            train_tiny(tmp_path / "busy")
-        other.kill()
+    other = "import sys, train; from pathlib import Path; train.lock(Path(sys.argv[1]))"
+    says = []
+    monkeypatch.setattr(train, "train", lambda run, sets, folder, saved: says.append(
+        subprocess.run([sys.executable, "-c", other, folder], cwd=Path(train.__file__).parent, capture_output=True, text=True).stderr))
+    with pytest.raises(UserError, match="there is no .*best.pt"):
+        train_tiny(tmp_path / "busy")
+    assert f"another training is at work in {tmp_path}/busy: name another --out" in says[0]
+    train.lock(tmp_path / "busy")                   # free again
 
 
 def test_a_log_goes_on_in_a_new_line_after_half_a_one(finished, tmp_path):
@@ -548,7 +556,8 @@ def test_a_problem_is_worked_out_at_three_stages(capsys):
     ("--n_head 5", "no multiple of n_head 5"), ("--device abacus", "--device abacus"), ("--out {run}", "--resume"), ("--out {model} --resume", "holds a model"),
     ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
     ("--dataset gsm8k", "add --setting paper"), ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"),
-    ("--init {run} --n_head 1", "its own shape: leave out --n_head"),
+    ("--init {run} --n_head 1", "its own shape: leave out --n_head"), ("--init {run} --c 400", "a batch can take 12"),
+    ("--eval_only --out {run} --example", "not allowed with"),
     ("--eval_only --out {tmp}", "there is no"), ("--init nothere --train_size 20", "there is no nothere")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
