@@ -2,8 +2,8 @@
 
 Paper: "Training Large Language Models to Reason in a Continuous Latent Space" (Hao et al. 2024, arXiv
 2412.06769), Method. The model switches between two modes. In language mode the input at a position is the
-embedding of the word there. In latent mode, between <bot> and <eot>, it is the last hidden state of the
-position before: a continuous thought, never turned into a word.
+embedding E of the word there. In latent mode, between <bot> and <eot> (begin and end of thought), it is the
+last hidden state of the position before: a continuous thought, never turned into a word.
 
     input      E(question)   E(<bot>)   t1    t2    ...   tn    E(<eot>)   E(step) ...   E(answer) ...
                                 |      ^ |   ^ |                   |           |            |
@@ -12,7 +12,7 @@ position before: a continuous thought, never turned into a word.
 
 Each thought needs the one before, so n thoughts take n + 1 passes through the network. This file has the
 multi-pass forward twice: `explicit_forward`, the definition, recomputes all in every pass; `cached_forward`
-does the same faster, for a batch. A test holds the second to the first.
+does the same faster, for a batch. A test checks that they agree.
 
 All problems of a batch take the same number of thoughts, as the paper does it (Method, Inference Process).
 
@@ -43,7 +43,7 @@ def cached_forward(gpt, batch, language, detach=False, given=None):
     """The same for a padded batch, with a key/value cache: read the questions, feed all thoughts but the last
     back, one by one, and read the last in one pass with the language.
 
-    language (B, Tl) ids; detach stops gradients between thoughts; given (B, j, C) takes the place of the
+    language (B, Tl) ids; detach stops gradients through thoughts; given (B, j, C) takes the place of the
     first j thoughts (sample.py uses it). Returns the last hidden states at the language tokens (B, Tl, C),
     the thoughts (B, n, C) and the cache.
     """

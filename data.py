@@ -310,8 +310,7 @@ def prontoqa_problem(rng, hops=5, distractors=1.0):
     facts = [f"{entity} is {with_article(x)}." for x in (chain[0], c)]
     rng.shuffle(facts)
 
-    conclusion = f"{entity} is {'not ' * negated[target]}{adjective[target]}."
-    opposite = f"{entity} is {'not ' * (not negated[target])}{adjective[target]}."
+    conclusion, opposite = (f"{entity} is {'not ' * negated[x]}{adjective[x]}." for x in (target, s))
     true = rng.random() < 0.5
     steps = [f"{entity} is {with_article(x)}. {rule}" for x, rule in zip(chain, needed)] + [conclusion]
     query = f"True or false: {conclusion if true else opposite}"
@@ -319,7 +318,7 @@ def prontoqa_problem(rng, hops=5, distractors=1.0):
 
 
 def with_article(noun):
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"        # ProsQA, as in its files, always has "a"
 
 
 def _rule(rng, subject, predicate, is_concept=False):
@@ -338,9 +337,10 @@ SPLITS = ("train", "valid", "test")
 
 def make_problems(name, sizes, seed=0, seen=(), each=lambda rng: {}, **options):
     """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes. No question occurs twice, and
-    none of those in `seen`. `options` go to the generator of `name`; `each` draws more of them per problem.
+    none of those in `seen`. `options` go to the generator of `name`; `each(rng)` adds some for a problem.
 
-    Each set has its own random stream, so that another size of one leaves the others as they were.
+    Each set has its own random stream, and the test set comes first: another size of one set changes a later
+    one only where a question would occur twice.
     """
     seen, sets = set(seen), {}
     for split in sorted(sizes, key=("test", "valid", "train").index):
@@ -465,8 +465,8 @@ def add_flags(parser):
 
 
 def problem_defaults(dataset):
-    """{flag: the paper's value} of the flags that a dataset takes: four, and the parameters of its generator;
-    none, if its problems are not generated."""
+    """{flag: the paper's value} of the flags that a dataset takes: sizes, a seed, and the parameters of its
+    generator, but for those that training sets itself; none, if its problems are not generated."""
     if dataset not in GENERATORS:
         return {}
     sizes = {"prontoqa": (9000, 200, 800)}.get(dataset, (17886, 300, 500))
@@ -498,7 +498,7 @@ Graph = namedtuple("Graph", "edges entity answer other distance left")
 
 
 def graph(problem):
-    """The graph of a ProsQA question, or None of any other problem.
+    """The graph of a ProsQA question, or None for any other problem.
 
     edges     {sentence: (from, to)}, of "Max is a wumpus." and "Every wumpus is a yumpus."
     entity    the one asked about; answer, other: the candidate that is the answer, and the other one
@@ -553,10 +553,8 @@ def check(problems):
     """Print how many of ProsQA's problems are sound, and how many have the short cut."""
     if not all(map(graph, problems)):
         raise UserError("this file has problems that are not ProsQA's: only those are checked")
-    facts = []
-    for p in problems:
-        three, (answer, other) = sound(p), depths(p)
-        facts.append((*three, all(three), answer > other, answer == other))
+    facts = [(*three, all(three), answer > other, answer == other)
+             for three, (answer, other) in zip(map(sound, problems), map(depths, problems))]
     what = ("answer in reach", "other candidate out of reach", "steps a shortest path", "all three",
             "answer deeper than the other", "equally deep")
     show_table(["", f"of {len(problems):,} problems"], list(zip(what, map(sum, zip(*facts)))))
@@ -578,13 +576,13 @@ def show_table(heads, rows):
 def main(argv=None):
     parser = Parser(description="Make problems, by default the paper's. Without --out, print one.")
     parser.add_argument("dataset", nargs="?", default="prosqa",
-                        help="prosqa or prontoqa; or a file of ProsQA problems: is each of them sound?")
+                        help="prosqa or prontoqa; or a file of ProsQA problems to check")
     parser.add_argument("--out", help="folder to write train.json, valid.json and test.json to")
     add_flags(parser)
     typed = vars(parser.parse_args(argv))
     dataset, out = typed["dataset"], typed.pop("out")
     refuse_idle(typed, dataset)
-    if Path(dataset).is_file():
+    if Path(dataset).is_file() and not out:
         return check(read(dataset))
     if dataset not in GENERATORS:
         raise UserError(f"there is no {dataset}: say prosqa or prontoqa, or name a file")

@@ -67,8 +67,7 @@ class CausalSelfAttention(nn.Module):
         q, k, v = (y.unflatten(2, (self.n_head, -1)).transpose(1, 2) for y in (q, k, v))    # (B, nh, T, hs)
         if past is not None:            # nothing is overwritten: gradients flow on into earlier passes
             k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)           # (B, nh, S, hs)
-        dropout = self.dropout if self.training else 0.0
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)      # (B, nh, T, hs)
+        y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout * self.training)     # (B, nh, T, hs)
         return self.resid_dropout(self.c_proj(y.transpose(1, 2).flatten(2))), (k, v)
 
 
@@ -104,7 +103,7 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         if config.n_embd % config.n_head:
-            raise UserError(f"n_embd {config.n_embd} is no multiple of n_head {config.n_head}")
+            raise UserError(f"n_embd {config.n_embd} is not a multiple of n_head {config.n_head}")
         self.config = config
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)   # words; also the output head
         self.wpe = nn.Embedding(config.block_size, config.n_embd)   # positions
@@ -199,10 +198,8 @@ def read_file(path, build):
     """build(what torch.save wrote to the file at `path`), on the CPU. It cannot run code (weights_only).
     Whatever is wrong with it, down to a changed byte, is a UserError of one line."""
     try:
-        if zipfile.is_zipfile(path):            # torch does not look at its checksums
-            with zipfile.ZipFile(path) as file:
-                if part := file.testzip():
-                    raise ValueError(f"{part} is damaged")
+        if zipfile.is_zipfile(path) and (part := zipfile.ZipFile(path).testzip()):
+            raise ValueError(f"{part} is damaged")      # torch does not look at the checksums
         return build(torch.load(path, map_location="cpu", weights_only=True))
     except (UserError, torch.OutOfMemoryError):
         raise
@@ -239,14 +236,10 @@ def from_pretrained(name):
         raise UserError(f"there is no {path}: name gpt2, or a copy of a pytorch_model.bin")
 
     def build(saved):
-        weights = {}
-        for key, tensor in saved.items():
-            key = key.removeprefix("transformer.")
-            if key.endswith((".attn.bias", ".attn.masked_bias")) or key == "lm_head.weight":
-                continue                            # the causal mask; the head, which is wte once more
-            stored_transposed = key.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
-            weights[key] = tensor.t() if stored_transposed else tensor
-        return from_weights(weights)
+        left_out = ".attn.bias", ".attn.masked_bias", "lm_head.weight"      # the mask; the head, which is wte
+        transposed = "c_attn.weight", "c_proj.weight", "c_fc.weight"
+        return from_weights({key.removeprefix("transformer."): w.t() if key.endswith(transposed) else w
+                             for key, w in saved.items() if not key.endswith(left_out)})
     return read_file(path, build)
 
 
@@ -264,7 +257,7 @@ def run_or_explain(main):
     except torch.OutOfMemoryError:
         line, code = "error: the GPU's memory is full: take a smaller --micro_batch (with --resume)", 2
     except KeyboardInterrupt:
-        line, code = "interrupted; a training goes on after its last whole epoch with --resume", 130
+        line, code = "interrupted; a training continues after its last whole epoch with --resume", 130
     print(line if len(line) <= 200 else f"{line[:197]}...", file=sys.stderr)
     sys.exit(code)
 
@@ -273,15 +266,15 @@ def main(argv=None):
     """GPT-2 goes on with a text: the quickest check that its weights are right."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("text", nargs="?", default="The capital of France is")
-    text = parser.parse_args(argv).text
     gpt, encoding, cache = from_pretrained("gpt2").eval(), tiktoken.get_encoding("gpt2"), None
-    ids = torch.tensor([[encoding.eot_token, *encoding.encode(text)]])      # texts follow this token
+    ids = encoding.encode_ordinary(parser.parse_args(argv).text)
+    new = torch.tensor([[encoding.eot_token, *ids]])                        # texts follow this token
     with torch.no_grad():
         for _ in range(20):
-            hidden, cache = gpt(gpt.embed(ids), cache=cache)
-            ids = gpt.logits(hidden[:, -1:]).argmax(-1)                     # (1, 1)
-            text += encoding.decode(ids[0].tolist())
-    print(text)
+            hidden, cache = gpt(gpt.embed(new), cache)
+            new = gpt.logits(hidden[:, -1:]).argmax(-1)                     # (1, 1)
+            ids.append(new.item())
+    print(encoding.decode(ids))
 
 
 if __name__ == "__main__":

@@ -440,7 +440,7 @@ def to_device(gpt, device):
 
 
 def lock(folder):
-    """An open file that locks a folder: until it is closed no other process trains there. (Not on Windows.)"""
+    """An open file that locks a folder: while it is open no other process trains there. (Not on Windows.)"""
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / "lock", "w")
     try:
