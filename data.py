@@ -487,8 +487,9 @@ def refuse_idle(typed, dataset):
 
 def test_problems(settings, typed):
     """The test problems of a run's settings, but for what is typed, {flag: value}."""
-    others = argparse.Namespace(**vars(settings) | typed)
-    refuse_idle(typed, others.dataset)
+    dataset = typed.get("dataset", settings.dataset)
+    refuse_idle(typed, dataset)
+    others = argparse.Namespace(**problem_defaults(dataset) | vars(settings) | typed)
     return problem_sets(others, ("test",))["test"]
 
 

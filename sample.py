@@ -98,7 +98,7 @@ def tree(run, problems):
     return ["steps", "node", "next step\nis about it", "", "on a shortest path\nto the answer"], rows
 
 
-# ---- The other looks are tables, heads and rows, which data.show_table prints.
+# ---- Looks at many problems. A look, the tree too, returns heads and rows, which data.show_table prints.
 
 PATH_CLASSES = ("Correct Path", "Longer Path", "Hallucination", "Wrong Target",
                 "Correct Label", "Incorrect Label")
@@ -194,7 +194,7 @@ def parallel(run, problems):
     """Which nodes of the graph the thoughts hold. Row k: the mean probability that the output head, at
     thought k, gives to the name of a node, for five kinds of nodes: those k steps from the entity, on a
     shortest path to the answer or elsewhere, and those nearer, farther and out of reach. All tokens with the
-    name count, and all problems of at least k steps. A breadth-first search holds the first two kinds.
+    name count, and all problems of at least k steps. A breadth-first search would hold the first two.
 
     Paper: Understanding the Latent Reasoning in Coconut. A run with pauses has no thoughts: the hidden states
     that would be the thoughts are read, at <bot> and at all pauses but the last.

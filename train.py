@@ -40,7 +40,7 @@ METHODS = {
     "icot":             (None,      "by token"),    # implicit chain of thought (Deng et al. 2024)
 }
 ALL = 10 ** 9       # steps: more than any chain has
-ICOT_ALL = 39       # iCoT removes more tokens with every epoch, and beyond so many all that are left
+ICOT_ALL = 39       # iCoT removes more tokens with every epoch, and all where that is more than this many
 
 
 def schedule(settings, stage):
@@ -133,15 +133,16 @@ def batches(run, problems, rng):
     settings, order = run.settings, list(problems)
     filler, chain = METHODS[settings.method]
     size, micro, bucket = settings.batch_size, settings.micro_batch, BUCKET * settings.batch_size
+    stages = [s for s in range(run.stage + 1) if s == run.stage or s != settings.stages]    # K + 1 is like K
     rng.shuffle(order)
     order = [ids for start in range(0, len(order), bucket)
              for ids in sorted(order[start:start + bucket], key=lambda ids: len(ids[0]))]
     chunks = [order[start:start + size] for start in range(0, len(order), size)]
     rng.shuffle(chunks)
     for chunk in chunks:
-        # Mixing draws once for a batch, not for each example: its sequences stay alike in length.
-        stage = rng.randint(0, run.stage) if filler and rng.random() < settings.mix else run.stage
-        # iCoT smooths its steps: o tokens more, P(o) ~ exp(-4 o).
+        # One draw for a batch, whose problems must take the same number of thoughts.
+        stage = rng.choice(stages) if filler and rng.random() < settings.mix else run.stage
+        # iCoT smooths its steps: o tokens more, with a probability in proportion to exp(-4 o).
         rows = [layout(run, ids, stage, int(rng.expovariate(4)) if chain == "by token" else 0)
                 for ids in chunk]
         yield [data.collate(rows[start:start + micro]) for start in range(0, len(rows), micro)]
@@ -155,7 +156,7 @@ def train_epoch(run, optimizers, shuffled, done, total):
     for update, micros in enumerate(shuffled, start=done):
         factor = lr_factor(update, total, settings.warmup, settings.decay)
         for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["lr"] = group["initial_lr"] * factor          # see make_optimizers
+            group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
         counts = [(micro.target >= 0).sum().item() for micro in micros]     # tokens to predict
         loss = torch.zeros((), device=device)                               # the mean over all of them
         for micro, count in zip(micros, counts):
@@ -250,9 +251,9 @@ def fresh(run, epoch, tested):
     """An epoch's own training problems (--grow_epochs), none of which is `tested`. The fixed set is not
     trained on then; it gives the words, the longest chain and the number of problems.
 
-    Through the first `epochs_per_stage` epochs of stage K a question has no distractors: there the model
-    learns to find and to chain facts. Then each problem gets its own random share of them, until half of the
-    problems are whole. All methods keep this timetable, also those without stages.
+    Up to the end of the first `epochs_per_stage` epochs of stage K a question has no distractors: there the
+    model learns to find and to chain facts. Then each problem gets its own random share of them, more with
+    every epoch; after --grow_epochs epochs half of the problems have all. All methods keep this timetable.
     """
     settings = run.settings
     easy = settings.epochs_first + settings.epochs_per_stage * settings.stages
@@ -283,7 +284,7 @@ class Muon(torch.optim.Optimizer):
     vectors, so that all its directions are learned at one rate, rare ones too (Jordan et al. 2024).
 
     As torch.optim.Muon, but in float32 and for all matrices of one shape at once. That one multiplies in
-    bfloat16: more than half of a small step's time, where the processor has no such instructions.
+    bfloat16, which takes more than half of a small model's step on processors without bfloat16.
     """
     def __init__(self, matrices, lr, weight_decay):
         shapes = {}
@@ -326,8 +327,6 @@ def make_optimizers(run):
     optimizers = [torch.optim.AdamW(others, lr=settings.lr, betas=betas, weight_decay=decay, fused=True)]
     if matrices:
         optimizers.append(Muon(matrices, lr=settings.muon_lr, weight_decay=decay))
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        group["initial_lr"] = group["lr"]       # of which lr_factor is a factor
     return optimizers
 
 
@@ -495,7 +494,7 @@ def unusual(settings):
 def add_settings(add):
     """The flags of how a run learns; `add` is a parser's add_argument."""
     number, switch = data.number, argparse.BooleanOptionalAction
-    count, natural, positive, share = number(int, 1), number(int, 0), number(float, 0), number(float, 0, 1)
+    count, natural, rate, share = number(int, 1), number(int, 0), number(float, 0), number(float, 0, 1)
     add("--dataset", help="prontoqa, prosqa, gsm8k, or a folder in official format")
     add("--method", choices=METHODS, help="a row of the table METHODS")
     add("--setting", choices=("quick", "paper"), help="defaults of a run of minutes, or the paper's")
@@ -520,21 +519,23 @@ def add_settings(add):
     add("--dropout", type=number(float, 0, 0.99), help="share of activations dropped in training")
     # the optimization
     add("--batch_size", type=count, help="problems per optimizer step")
-    add("--micro_batch", type=count, help="of these so many go through the model at once, to save memory")
-    add("--lr", type=positive, help="AdamW's learning rate")
-    add("--muon_lr", type=positive, help="Muon's, for the blocks' matrices; 0: AdamW for all")
+    add("--micro_batch", type=count, help="of these so many go through the model at once: fewer save memory")
+    add("--lr", type=rate, help="AdamW's learning rate")
+    add("--muon_lr", type=rate, help="Muon's, for the blocks' matrices; 0: AdamW for all")
     add("--warmup", type=natural, help="optimizer steps until the full learning rate")
     add("--decay", type=share, help="share of the run, at its end, in which the learning rate falls")
-    add("--weight_decay", type=positive, help="weight decay of both optimizers")
+    add("--weight_decay", type=rate, help="weight decay of both optimizers")
     add("--reset_optimizer", action=switch, help="a new optimizer at every stage")
     add("--float32", action=switch, help="no bfloat16 in a GPU's matrix products")
 
 
 def parse(argv=None):
     """The settings that are typed, {flag: value}, and the flags that are no settings of a run."""
-    paper = {flag: value for flag, value in PAPER.items() if value != QUICK[flag]}
+    quick = usual("quick", "prosqa")
+    paper = {flag: value for flag, value in usual("paper", "prosqa").items() if value != quick[flag]}
     parser = data.Parser(description=__doc__.split("\n\n")[0], epilog=(
-        f"defaults: {as_flags(usual('quick', 'prosqa'))}; with --setting paper: {as_flags(paper)}"))
+        f"defaults: {as_flags(quick)}; with --setting paper: {as_flags(paper)} "
+        f"(on gsm8k: {as_flags(PAPER_GSM8K)})"))
     add = parser.add_argument
     add("--device", default="auto", help="cpu, cuda, or auto: cuda, if there is one")
     add("--out", help="the run's folder (runs/DATASET-METHOD-seedSEED)")
@@ -567,7 +568,7 @@ def settings_of(typed):
 def fit(typed, folder, device, resume):
     """Begin a run in a folder, or go on with the one there, and train it to its end."""
     best, last, saved = folder / "best.pt", folder / "last.pt", None
-    # A run that was killed in its first epoch may have a best.pt alone.
+    # A run that was killed between the two saves of its first epoch has a best.pt alone.
     if best.exists() and not (resume and (last.exists() or open_run(best, "cpu")[1]["epoch"] == 1)):
         raise UserError(f"{folder} holds a model: choose another --out, or go on with a run by --resume")
     if last.exists():
@@ -577,13 +578,15 @@ def fit(typed, folder, device, resume):
         if missing := [flag for flag, value in vars(settings).items() if flag not in saved["args"] and value]:
             raise UserError(f"{folder} is of an older version, without --{missing[0]}: name another --out")
         settings.micro_batch = typed.get("micro_batch", settings.micro_batch)       # how much fits now
+        data.refuse_idle(typed, settings.dataset)
         for flag, value in typed.items():
             if value != vars(settings)[flag] and (flag, value) != ("stages", 0):
                 raise UserError(f"{folder} was begun with {flag} = {vars(settings)[flag]}, not {value}: "
                                 f"leave out --{flag}, or name another --out")
     else:
         settings = settings_of(typed)
-        print(f"no checkpoint in {folder} yet: starting anew\n" * resume, end="")
+        if resume:
+            print(f"no checkpoint in {folder} yet: starting anew")
     sets = data.problem_sets(settings)
     if not saved:
         run = new_run(settings, sets["train"])
@@ -600,7 +603,7 @@ def fit(typed, folder, device, resume):
 
 
 def test(folder, device, typed):
-    """Test the best checkpoint of a run, on its own test problems or on others. The log gets the record."""
+    """Test the best checkpoint of a run, on its own test problems or on others. Its log, if any, tells."""
     if not folder:
         raise UserError("--eval_only needs --out, the folder of the run to test")
     run, _ = open_run(folder, device)
@@ -620,11 +623,14 @@ def example(settings):
     """Print a training problem as the model reads it, at the first, a middle and the last stage."""
     settings.train_size = min(settings.train_size, 500)         # enough for every word to occur
     problems = data.problem_sets(settings, ("train",))["train"]
-    run, problem = new_run(settings, problems), problems[0]
-    show, last = run.tokenizer.show, run.last_stage
+    problem, longest = problems[0], max(len(p.steps) for p in problems)
+    settings.stages = settings.stages or longest
+    tokenizer = Tokenizer.of(problems) if settings.init == "scratch" else Tokenizer()
+    last, show = last_stage_of(settings, longest), tokenizer.show
+    run = Run(None, tokenizer, settings, 0, last)
     print("\n".join([problem.question, *problem.steps, f"### {problem.answer}"]))
     for stage in sorted({0, last // 2, last}):
-        question, n, language = layout(run, run.tokenizer.ids(problem), stage)
+        question, n, language = layout(run, tokenizer.ids(problem), stage)
         print(f"\nstage {stage} of {last}: {n} thoughts, loss on {len(language) - 1} tokens")
         tail = min(6, len(question))                            # the question is long; its end will do
         read = [f"{len(question) - tail} tokens", *map(show, question[-tail:]),

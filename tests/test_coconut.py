@@ -64,25 +64,6 @@ def test_cached_thoughts_match_full_recompute(gpt, ragged, detach):
         assert (got - want).norm() <= 1e-9 * want.norm(), name
 
 
-def test_the_definition_feeds_the_last_hidden_state_back():
-    """Of a model that adds 1 to its input's last vector: n thoughts are the last word's vector and 1, 2, ... n."""
-    class Adds:
-        def embed(self, ids):
-            return ids[..., None].float()
-
-        def __call__(self, x):
-            seen.append(x[0, :, 0].tolist())
-            return x + 1, None
-
-        def logits(self, hidden):
-            return hidden
-    for n in range(4):
-        seen = []
-        out = explicit_forward(Adds(), torch.tensor([[5, 7, 20]]), n, torch.tensor([[30, 31]]))
-        assert seen == [[5, 7, 20, *range(21, 21 + i)] + [30, 31] * (i == n) for i in range(n + 1)]
-        assert out[0, :, 0].tolist() == [31, 32]
-
-
 def test_the_other_kind_of_thought_in_contributing_is_one_in_both_forwards(gpt, ragged):
     """Its replacement, made in the source of coconut.py."""
     source, guide = (Path(coconut.__file__).with_name(name).read_text() for name in ("coconut.py", "CONTRIBUTING.md"))
@@ -128,15 +109,6 @@ def test_generation_ends_at_the_last_position(gpt):
     assert [len(generate(gpt, collate([Sequence(question, n, [EOT, EOS])]), -1, 100)[0][0]) for n in (2, 5)] == [4, 1]
     with pytest.raises(UserError, match=r"\Aa text of 65 positions is too long for a model of 64\Z"):
         generate(gpt, collate([Sequence(question, 6, [EOT, EOS])]), -1, 100)
-
-
-def test_a_batch_beyond_the_last_position_is_refused_also_where_that_is_padding(gpt):
-    """Of 64 positions one question takes 58, the other's language 30: each fits, but not beside the other."""
-    long, wordy = Sequence(ids(57) + [BOT], 2, [EOT] + ids(2) + [EOS]), Sequence(ids(3) + [BOT], 2, [EOT] + ids(29) + [EOS])
-    for rows in [long], [wordy]:
-        assert loss(gpt, collate(rows)).isfinite()
-    with pytest.raises(UserError, match="a text of 90 positions is too long for a model of 64"):
-        loss(gpt, collate([long, wordy]))
 
 
 def test_given_vectors_take_the_thoughts_places(gpt):

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import one_line, open_tiny, records
+from conftest import one_line, open_tiny
 
 import data
 import figures
@@ -51,15 +51,6 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, monkeypatch):
         ["epoch", "stage", *logs, "other"], [(1, "0", 0.25, 0.5, 0.75)])
     monkeypatch.chdir("cc/other")
     assert list(figures.read(["."])) == list(figures.read(["log.jsonl"])) == ["other"]
-
-
-def test_curves_are_the_logs_validation_records(runs, capsys):
-    figures.main([str(runs / "coconut"), str(runs / "no_thought" / "log.jsonl")])
-    one, two = ([r for r in records(runs / name) if r["kind"] == "valid"] for name in ("coconut", "no_thought"))
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[:6] == [["epoch", "stage", "coconut", "no_thought"]] + [
-        [str(r["epoch"]), str(r["stage"]), *(f"{x['correct'] / x['total']:.1%}" for x in (r, other))] for r, other in zip(one, two)]
-    assert lines[6][:3] == ["dataset", "method", "runs"] and [line[1] for line in lines[7:]] == ["coconut", "no_thought"]
 
 
 def test_the_summary_has_a_row_for_each_method_with_mean_and_spread(tmp_path):
@@ -146,7 +137,7 @@ def test_without_matplotlib_the_tables_still_come_and_a_line_says_what_to_instal
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r"\Apictures need matplotlib: pip install matplotlib\Z"):
         figures.main([str(finished), "--plot", "a.png"])
-    assert "epoch" in capsys.readouterr().out
+    assert {"epoch", "accuracy", "coconut"} <= {*capsys.readouterr().out.split()}
 
 
 @pytest.mark.parametrize("words, says", [

@@ -12,9 +12,7 @@ import sample
 import train
 from gpt import GPT, GPTConfig
 
-PROBLEM = data.Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. "
-                       "Tom is a fox. Is Tom a dog or elk?",
-                       ["Tom is a ant.", "Every ant is a cat.", "Every cat is a dog."], "Tom is a dog.")
+PROBLEM = data.Problem(ANTS.question.replace("Every dog is a hen. ", ""), ["Tom is a ant.", "Every ant is a cat.", "Every cat is a dog."], "Tom is a dog.")
 
 
 def test_a_thoughts_words_are_the_heads_best_for_the_last_hidden_state(opened):
@@ -136,13 +134,6 @@ def test_parallel_reads_pauses_where_a_thought_would_be(runs, monkeypatch):
     ("", "Incorrect Label", "Incorrect Label"), ("\n\n###", "Incorrect Label", "Incorrect Label")])
 def test_each_class_of_reasoning_by_hand(text, whole, completed):
     assert sample.classify_path(ANTS, text) == whole and sample.classify_path(ANTS, text, partial=True) == completed
-
-
-def test_every_problems_own_steps_are_a_correct_path_from_any_of_them_on():
-    for p in generated(n=300):
-        texts = ["".join(step + "\n" for step in p.steps[skip:]) + f"### {p.answer}" for skip in range(len(p.steps))]
-        assert {sample.classify_path(p, text, skip > 0) for skip, text in enumerate(texts)} == {"Correct Path"}
-        assert sample.classify_path(p, texts[1]) == "Hallucination"
 
 
 @pytest.mark.parametrize("c", [1, 2])
