@@ -450,6 +450,8 @@ def test_a_test_record_says_what_is_unusual_about_its_run(finished):
     told, given = (dict(zip(some[::2], some[1::2])) for some in (words, TINY))
     usual = vars(train.settings_of({}))
     assert told == {flag: v for flag, v in given.items() if flag != "--device" and v != str(usual[flag[2:]])}
+    included, _ = train.open_run(Path(train.__file__).parent / "results/model", "cpu")
+    assert train.unusual(included.settings) == ""           # so the defaults are those of the recipe that results/ tells of
     run, _ = train.open_run(finished, "cpu")
     run.settings.setting, run.settings.seed = "paper", 5
     assert {"--setting", "--lr"} <= {*train.unusual(run.settings).split()} and "seed" not in train.unusual(run.settings)
