@@ -115,6 +115,8 @@ def test_mixing_trains_earlier_stages_at_the_given_rate(some):
     problems, tokenizer = some
     thoughts = [k for seed in range(200) for _, _, k in rows(a_run(tokenizer, 3, mix=0.4), problems, seed)]
     assert [thoughts.count(n) / len(thoughts) for n in range(4)] == pytest.approx([0.1, 0.1, 0.1, 0.7], abs=0.03)
+    last = rows(a_run(tokenizer, 3, mix=1, stages=2), problems)                 # of stage K + 1, never K, which has as many thoughts
+    assert {tokenizer.decode(target)[:4] == "### " for _, target, n in last if n == 2} == {True} and {n for *_, n in last} == {0, 1, 2}
 
 
 def test_buckets_hold_every_problem_once_and_batches_of_like_length(monkeypatch):
