@@ -133,7 +133,8 @@ def batches(run, problems, rng):
     settings, order = run.settings, list(problems)
     filler, chain = METHODS[settings.method]
     size, micro, bucket = settings.batch_size, settings.micro_batch, BUCKET * settings.batch_size
-    stages = [s for s in range(run.stage + 1) if s == run.stage or s != settings.stages]    # K + 1 is like K
+    # Not stage K in K + 1: both take the same thoughts.
+    stages = [s for s in range(run.stage + 1) if s == run.stage or s != settings.stages]
     rng.shuffle(order)
     order = [ids for start in range(0, len(order), bucket)
              for ids in sorted(order[start:start + bucket], key=lambda ids: len(ids[0]))]
