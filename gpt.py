@@ -266,8 +266,9 @@ def main(argv=None):
     """GPT-2 goes on with a text: the quickest check that its weights are right."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("text", nargs="?", default="The capital of France is")
+    text = parser.parse_args(argv).text
     gpt, encoding, cache = from_pretrained("gpt2").eval(), tiktoken.get_encoding("gpt2"), None
-    ids = encoding.encode_ordinary(parser.parse_args(argv).text)
+    ids = encoding.encode_ordinary(text)
     new = torch.tensor([[encoding.eot_token, *ids]])                        # texts follow this token
     with torch.no_grad():
         for _ in range(20):

@@ -155,6 +155,10 @@ def test_gpt2_goes_on_with_a_text_greedily(gpt, monkeypatch, capsys):
     torch.nn.init.normal_(gpt.ln_f.weight)
     torch.nn.init.normal_(gpt.wpe.weight, std=3)    # so that words differ
     gpt.drop.p = 0.5            # in training only
+    monkeypatch.setattr(gpt_file, "from_pretrained", lambda name: open("nothing is loaded for --help"))
+    with pytest.raises(SystemExit, match="0"):
+        gpt_file.main(["--help"])
+    capsys.readouterr()
     monkeypatch.setattr(gpt_file, "from_pretrained", lambda name: gpt.train())
     monkeypatch.setattr(gpt_file.tiktoken, "get_encoding", lambda name: encoding)
     gpt_file.main(["HELLO"])
