@@ -433,7 +433,7 @@ def pick_device(name):
 
 def to_device(gpt, device):
     """Move a model to a device. On a CPU one narrower than GPT-2 takes one thread, unless OMP_NUM_THREADS is
-    set: two are hardly faster, but beside another program ten times slower, as each waits for the other."""
+    set: two are a little faster alone, but several times slower beside other programs (results/speed.md)."""
     if device == "cpu" and gpt.config.n_embd < 768 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return gpt.to(device)
@@ -614,8 +614,8 @@ def test(folder, device, typed):
     settings = run.settings
     settings.micro_batch = typed.pop("micro_batch", settings.micro_batch)
     result = evaluate(run, data.test_problems(settings, typed))
-    dataset, others = typed.get("dataset", settings.dataset), {k: typed[k] for k in typed if k != "dataset"}
-    log(folder, dict(kind="test", dataset=f"{dataset} {as_flags(others)}".strip(), seed=settings.seed,
+    dataset = typed.pop("dataset", settings.dataset)
+    log(folder, dict(kind="test", dataset=f"{dataset} {as_flags(typed)}".strip(), seed=settings.seed,
                      method=settings.method, unusual=unusual(settings), stage=run.stage,
                      last_stage=run.last_stage, **result))
 
