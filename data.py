@@ -150,6 +150,14 @@ def grade(problem, text):
     return given == right
 
 
+def other_answer(problem):
+    """The wrong one of the two answers that a question offers, in ProsQA and ProntoQA; or None."""
+    if problem.answer in ("True", "False"):
+        return str(problem.answer == "False")
+    g = graph(problem)
+    return g and f"{g.entity} is a {g.other}."
+
+
 # ---- ProsQA (the paper's own): which of two concepts can be reached from an entity, in a random graph?
 
 PROSQA_CONCEPTS = ("bompus boompus brimpus chorpus dumpus felpus fompus gerpus gorpus grimpus "

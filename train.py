@@ -14,12 +14,15 @@ import functools
 import json
 import math
 import os
+import platform
 import random
+import subprocess
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
 import coconut
 import data
@@ -151,8 +154,9 @@ def batches(run, problems, rng):
 
 def train_epoch(run, optimizers, shuffled, done, total):
     """One pass over shuffled batches, after `done` of the run's `total` optimizer steps. Returns what the log
-    says of it: the mean loss and the last learning rate."""
-    gpt, settings, losses = run.gpt.train(), run.settings, []
+    says of it: the loss, as a mean over tokens and as a sum over those of a problem (who must guess between
+    two answers, and knows the rest, has ln 2 = 0.69 nats), and the last learning rate."""
+    gpt, settings, losses, tokens = run.gpt.train(), run.settings, [], []
     device = gpt.wte.weight.device
     for update, micros in enumerate(shuffled, start=done):
         factor = lr_factor(update, total, settings.warmup, settings.decay)
@@ -171,13 +175,16 @@ def train_epoch(run, optimizers, shuffled, done, total):
             optimizer.step()
             optimizer.zero_grad()
         losses.append(loss)
+        tokens.append(sum(counts) / sum(len(micro.target) for micro in micros))     # per problem
         if len(losses) % 500 == 0:          # a sign of life in a long epoch
             print(f"step {update + 1} of {total} | loss {loss.item():.4f}", flush=True)
     # Once an epoch, not every step, since it waits for the GPU: weights that are nan stay nan.
     if not torch.stack([p.isfinite().all() for p in gpt.parameters()]).all():
         raise UserError(f"weights are nan or infinite by step {done + len(losses)} of {total}: "
                         "try a lower --lr and --muon_lr")
-    return dict(loss=torch.stack(losses).mean().item(), lr=settings.lr * factor)
+    losses = torch.stack(losses).cpu()
+    return dict(loss=losses.mean().item(), loss_per_problem=(losses * torch.tensor(tokens)).mean().item(),
+                lr=settings.lr * factor)
 
 
 @torch.no_grad()
@@ -202,13 +209,43 @@ def ask(run, problems, n, given=None):
     return texts, list(map(len, answers)), torch.cat(thoughts)
 
 
-def evaluate(run, problems):
+@torch.no_grad()
+def choose(run, problems, wrong, n, texts):
+    """Forced choice: for each problem, is the right answer likelier than that of `wrong` (the same problem with
+    the wrong answer), after n fillers and whatever steps the model wrote itself, in `texts`?"""
+    tokenizer, filler, size = run.tokenizer, METHODS[run.settings.method][0], run.settings.micro_batch
+
+    def losses(start, asked):                                                   # (B,): of steps and answer
+        rows = []
+        for problem, text in zip(asked[start:start + size], texts[start:]):
+            question, _, answer = tokenizer.ids(problem)
+            steps = [tokenizer.encode(text.split("###")[0])]
+            rows.append(data.sequence(question, steps, answer, tokenizer, filler, n))
+        batch = data.collate(rows).to(run.gpt.wte.weight.device)
+        with run.autocast():
+            hidden, *_ = coconut.cached_forward(run.gpt, batch, batch.language)
+        logits = run.gpt.logits(hidden).float()
+        return F.cross_entropy(logits.mT, batch.target, reduction="none").sum(1)
+    return [bool(likelier) for start in range(0, len(problems), size)
+            for likelier in losses(start, problems) < losses(start, wrong)]
+
+
+def evaluate(run, problems, fully=False):
     """Answer every problem with the stage's number of thoughts: how many are right, and the mean number of
-    tokens made. Thoughts count, as in the paper; pauses do not, since the model does not make them."""
+    tokens made. Thoughts count, as in the paper; pauses do not, since the model does not make them.
+
+    fully: where a question offers two answers, also how often the other one was given, and how many are
+    right by forced choice.
+    """
     run.gpt.eval()
     texts, lengths, thoughts = ask(run, problems, run.fillers())
-    return dict(correct=sum(map(data.grade, problems, texts)), total=len(problems),
-                tokens=sum(lengths) / len(problems) + thoughts.size(1))
+    result = dict(correct=sum(map(data.grade, problems, texts)), total=len(problems),
+                  tokens=sum(lengths) / len(problems) + thoughts.size(1))
+    wrong = [data.Problem(p.question, p.steps, data.other_answer(p)) for p in problems] if fully else []
+    if wrong and all(p.answer for p in wrong):
+        result |= dict(other=sum(map(data.grade, wrong, texts)),
+                       forced=sum(choose(run, problems, wrong, run.fillers(), texts)))
+    return result
 
 
 def train(run, sets, folder, saved):
@@ -249,8 +286,8 @@ def train(run, sets, folder, saved):
 # ---- The recipe, not the paper's: what makes random weights learn in minutes.
 
 def fresh(run, epoch, tested):
-    """An epoch's own training problems (--grow_epochs), none of which is `tested`. The fixed set is not
-    trained on then; it gives the words, the longest chain and the number of problems.
+    """An epoch's own training problems (--grow_epochs), none of which is `tested`; another seed has others.
+    The fixed set is not trained on then; it gives the words, the longest chain and the number of problems.
 
     Up to the end of the first `epochs_per_stage` epochs of stage K a question has no distractors: there the
     model learns to find and to chain facts. Then each problem gets its own random share of them, more with
@@ -262,8 +299,8 @@ def fresh(run, epoch, tested):
 
     def each(rng):
         return dict(distractors=min(1.0, 2 * grown * rng.random()))
-    return data.problem_sets(settings, ("train",), seed=f"{settings.data_seed} {epoch}", seen=tested,
-                             each=each)["train"]
+    seed = f"{settings.data_seed} {settings.seed} {epoch}"
+    return data.problem_sets(settings, ("train",), seed=seed, seen=tested, each=each)["train"]
 
 
 @torch.no_grad()
@@ -340,16 +377,43 @@ def lr_factor(update, total, warmup, decay):
 
 # ---- Log lines, and runs in folders.
 
+def wilson(correct, total, z=1.96):
+    """The 95 % interval of a share that was measured as correct / total (Wilson 1927)."""
+    share, extra = correct / total, z * z / total
+    half = math.sqrt(share * (1 - share) * extra + extra * extra / 4)
+    return tuple((share + extra / 2 + side) / (1 + extra) for side in (-half, half))
+
+
+def origin(run, epoch):
+    """The log's record of what begins here, after `epoch` epochs: the settings, and what else a number rests
+    on."""
+    place, device = Path(__file__).parent, run.gpt.wte.weight.device
+    try:
+        git = subprocess.run(["git", "-C", place, "describe", "--always", "--dirty"], capture_output=True)
+        commit = git.stdout.decode().strip()
+    except OSError:
+        commit = ""                                             # no git here
+    processor = (torch.cuda.get_device_name(device) if device.type == "cuda" else
+                 f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}")
+    return dict(kind="run", epoch=epoch, settings=vars(run.settings), commit=commit, torch=torch.__version__,
+                processor=processor, threads=torch.get_num_threads())
+
+
 def log(folder, record):
-    """Print a record, of an epoch or of a test, and add it to the folder's log."""
+    """Add a record to the folder's log, and print it if it is of an epoch or of a test."""
     line = "stage {stage}/{last_stage} | right {correct}/{total} = {share:.1%} | {tokens:.1f} tokens"
     if record["kind"] == "valid":
         line = "epoch {epoch}/{epochs} | " + line + " | loss {loss:.4f} | after {seconds:.0f} s"
     else:
-        line = "test on {dataset} | " + line
-    print(line.format(share=record["correct"] / record["total"], **record), flush=True)
+        line = "test on {dataset} | " + line + " | 95 % interval {low:.1%} to {high:.1%}"
+        if "forced" in record:
+            line += " | the other answer {other}, forced choice {forced}"
+    if record["kind"] != "run":
+        low, high = wilson(record["correct"], record["total"])
+        share = record["correct"] / record["total"]
+        print(line.format(share=share, low=low, high=high, **record), flush=True)
     path = Path(folder) / "log.jsonl"
-    if record["kind"] == "valid" or path.exists():      # a model that came without a log stays without
+    if record["kind"] != "test" or path.exists():       # a model that came without a log stays without
         with open(path, "a+b") as file:
             file.seek(max(0, file.tell() - 1))
             is_cut = file.read() not in (b"", b"\n")        # the disk was full: begin a new line
@@ -600,6 +664,7 @@ def fit(typed, folder, device, resume):
     if stage_at(settings.epochs - 1, settings, run.last_stage) != run.last_stage:
         print(f"note: {settings.epochs} epochs end before the last stage: see --epochs")
     with lock(folder):
+        log(folder, origin(run, done))
         train(run, sets, folder, saved)
 
 
@@ -613,7 +678,7 @@ def test(folder, device, typed):
                         f"--{', --'.join(sorted(wrong))}")
     settings = run.settings
     settings.micro_batch = typed.pop("micro_batch", settings.micro_batch)
-    result = evaluate(run, data.test_problems(settings, typed))
+    result = evaluate(run, data.test_problems(settings, typed), fully=True)
     dataset = typed.pop("dataset", settings.dataset)
     log(folder, dict(kind="test", dataset=f"{dataset} {as_flags(typed)}".strip(), seed=settings.seed,
                      method=settings.method, unusual=unusual(settings), stage=run.stage,

@@ -25,7 +25,7 @@ from gpt import UserError, run_or_explain
 def records(log):
     """{kind: {epoch, or dataset of a test: record}}. What a log says twice, of a run that was stopped and
     resumed, counts as said last; a line that the stop broke is left out."""
-    found, broken = {"step": {}, "valid": {}, "test": {}}, []
+    found, broken = {"run": {}, "valid": {}, "test": {}}, []
     for i, line in enumerate(log.read_text(errors="replace").splitlines(), start=1):
         try:
             record = json.loads(line)

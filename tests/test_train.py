@@ -16,6 +16,7 @@ import conftest
 import pytest
 import tiktoken
 import torch
+import torch.nn.functional as F
 from conftest import TINY, Payload, assert_same_run, generated, one_line, open_tiny, records, same, train_tiny
 
 import coconut
@@ -139,6 +140,9 @@ def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share
     facts = [sum(p.question.count(".") for p in problems) / 100 for problems in epochs]
     assert max(facts[:5]) < 5 < facts[5] < facts[6] < facts[7] and min(facts[8:]) > 7
     assert len({p.question for problems in epochs for p in problems}) == 1000
+    args.seed = 1
+    assert not {p.question for p in epochs[9]} & {p.question for p in train.fresh(run, 9, ())}      # another seed's
+    args.seed = 0
     tested = {p.question for p in epochs[9][:50]}
     assert not tested & {p.question for p in train.fresh(run, 9, tested)}
     asked, fresh = [], train.fresh
@@ -165,6 +169,18 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
         assert grads[-1].norm().item() == pytest.approx(1.0, rel=1e-5)                                  # clipped
     assert made[0]["loss"] == pytest.approx(made[1]["loss"], rel=2e-7)
     assert (grads[0] - grads[1]).norm() < 1e-9 * grads[0].norm()
+
+
+def test_the_loss_of_a_problem_is_the_sum_over_its_tokens(some):
+    problems, tokenizer = some
+    run = a_run(tokenizer, 2, GPT(GPTConfig(vocab_size=tokenizer.vocab_size, n_layer=1, n_head=2, n_embd=16, dropout=0.0)), batch_size=8, detach_thoughts=False,
+                warmup=0, decay=0.0, lr=0.0, muon_lr=0.0, weight_decay=0.0)
+    ids = list(map(tokenizer.ids, problems))
+    told = train.train_epoch(run, train.make_optimizers(run), train.batches(run, ids, random.Random(0)), 0, 5)
+    sums = [F.cross_entropy(coconut.explicit_forward(run.gpt, micro.question, micro.n, micro.language)[0], micro.target[0],
+                            reduction="sum").item()
+            for micro in (data.collate([train.layout(run, one, 2)]) for one in ids)]
+    assert told["loss_per_problem"] == pytest.approx(sum(sums) / 40, rel=1e-4) and told["lr"] == 0
 
 
 def test_learning_rate_warms_up_stays_and_falls():
@@ -240,7 +256,7 @@ def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, mo
 def test_best_checkpoint_is_the_best_of_the_last_stage(tmp_path, monkeypatch):
     """Epochs of stages 0 0 1 2 3 3 3 3: early stages answer better here, and of equals the later one is kept; stopped after seven."""
     counts = [7, 8, 8, 7, 2, 5, 5]
-    monkeypatch.setattr(train, "evaluate", lambda *_: dict(correct=counts.pop(0), total=8, tokens=9.0))
+    monkeypatch.setattr(train, "evaluate", lambda *_, **__: dict(correct=counts.pop(0), total=8, tokens=9.0))
     with pytest.raises(IndexError):
         train_tiny(tmp_path / "run", "--epochs", 8)
     counts += [1, 0]
@@ -400,7 +416,7 @@ def test_a_checkpoint_of_an_older_version_is_asked_and_resumed_where_a_missing_s
     with open(tmp_path / "same/log.jsonl", "a") as file:
         file.write('{"kind": "va')                  # half a line
     train_tiny(tmp_path / "same", "--resume", "--stages", 0)
-    *_, half, last = (tmp_path / "same/log.jsonl").read_text().splitlines()
+    *_, half, _, last = (tmp_path / "same/log.jsonl").read_text().splitlines()
     assert half == '{"kind": "va' and json.loads(last)["kind"] == "test"
     with pytest.raises(UserError, match="other is of an older version, without --lr: name another --out"):
         train_tiny(tmp_path / "other", "--resume")
@@ -436,6 +452,41 @@ def test_counting_tokens_counts_thoughts_but_not_pauses(runs, method, made):
     rows = (data.sequence(*run.tokenizer.ids(p), run.tokenizer, train.METHODS[method][0], 3) for p in problems)
     written = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, 128)[0][0]) for row in rows]
     assert (result["correct"], result["total"], result["tokens"]) == (4, 8, made + sum(written) / 8)
+
+
+@pytest.mark.parametrize("method", ["coconut", "pause_as_thought", "no_thought", "cot"])
+def test_a_forced_choice_compares_the_two_answers_after_what_the_model_itself_thought_and_wrote(runs, method, monkeypatch):
+    run, problems = open_tiny(runs / method)
+    made, tokenizer, expected = train.evaluate(run, problems, fully=True), run.tokenizer, []
+    texts = train.ask(run, problems, run.fillers())[0]
+    for p, text in zip(problems, texts):
+        g, scores = data.graph(p), []
+        for candidate in (g.answer, g.other):
+            written = tokenizer.encode(f"{text.split('###')[0]}### {g.entity} is a {candidate}.") + [tokenizer.eos]
+            question, n, language = data.sequence(tokenizer.ids(p)[0], [], written, tokenizer, train.METHODS[method][0], run.fillers())
+            logits = coconut.explicit_forward(run.gpt, torch.tensor([question]), n, torch.tensor([language[:-1]]))
+            scores.append(F.cross_entropy(logits[0], torch.tensor(language[1:]), reduction="sum").item())
+        expected.append(scores[0] < scores[1])
+    assert made["forced"] == sum(expected) and len(set(expected)) == 2
+    assert "forced" not in train.evaluate(run, problems)
+    named = [f"### {data.other_answer(p)}" if i < 3 else "### Tom is a ." if i < 5 else f"### {p.answer}" for i, p in enumerate(problems)]
+    monkeypatch.setattr(train, "ask", lambda *_: (named, [1] * 8, torch.zeros(8, 0, 16)))
+    told = train.evaluate(run, problems, fully=True)
+    assert (told["correct"], told["other"]) == (3, 3)
+    gsm8k = data.Problem("How many?", [], "3")
+    assert data.other_answer(gsm8k) is None and data.other_answer(data.Problem("?", [], "True")) == "False"
+
+
+def test_a_log_begins_with_what_its_numbers_rest_on(finished):
+    begin = records(finished)[0]
+    assert begin["kind"] == "run" and begin["epoch"] == 0 and begin["settings"] == vars(train.open_run(finished, "cpu")[0].settings)
+    assert begin["torch"] == torch.__version__ and begin["threads"] == 1 and begin["processor"] and "commit" in begin
+
+
+def test_wilsons_interval():
+    """Newcombe 1998, Table I, method 3."""
+    for correct, total, low, high in (81, 263, .2553, .3662), (15, 148, .0624, .1605), (0, 20, 0, .1611), (1, 29, .0061, .1718):
+        assert train.wilson(correct, total) == pytest.approx((low, high), abs=5e-5)
 
 
 def test_answers_come_in_order_beyond_one_batch(opened):
