@@ -12,8 +12,11 @@ left, and the probabilities of the first word that it could write are a picture 
 """
 
 import argparse
+import itertools
 import math
 import os
+import random
+import re
 import statistics
 import textwrap
 from collections import Counter
@@ -131,26 +134,72 @@ def classify_path(problem, text, partial=False):
 
 def sweep(run, problems):
     """After k = 0 ... K steps of thought (0 alone, if the method has neither thoughts nor pauses): k, answers
-    right, and each class of path."""
-    rows, names = [], PATH_CLASSES
+    right, each class of path; and right by forced choice, when the answer has to come at once (train.choose),
+    after the k thoughts and with other vectors in their places: zeros, the mean thought, noise like thoughts.
+    """
+    rows, names, rng = [], PATH_CLASSES, torch.Generator().manual_seed(0)
+    wrong = [data.Problem(p.question, p.steps, data.other_answer(p)) for p in problems]
     for k in range(run.settings.stages + 1) if train.METHODS[run.settings.method][0] else [0]:
-        texts, *_ = train.ask(run, problems, k * run.settings.c)
+        n = k * run.settings.c
+        texts, _, own = train.ask(run, problems, n)                                             # (P, n, C)
         classes = Counter(classify_path(p, text, k > 0) for p, text in zip(problems, texts))
+        mean, noise = own.mean(0).expand_as(own), torch.randn(own.shape, generator=rng).to(own)
+        others = (torch.zeros_like(own), mean, mean + own.std(0) * noise) if own.size(1) else ()
+        forced = [statistics.mean(train.choose(run, problems, wrong, n, [""] * len(problems), given))
+                  for given in (None, *others)]
         right = sum(map(data.grade, problems, texts))
-        rows.append((k, right / len(problems), *(classes[name] / len(problems) for name in names)))
-    return ["steps of\nthought", "answer\nright", *(name.replace(" ", "\n") for name in names)], rows
+        rows.append((k, right / len(problems), *(classes[name] / len(problems) for name in names), *forced,
+                     *[""] * (4 - len(forced))))
+    return ["steps of\nthought", "answer\nright", *(name.replace(" ", "\n") for name in names),
+            "forced\nchoice", "with\nzeros", "the\nmean", "noise"], rows
 
 
-def twin(problem):
-    """(a problem with the same sentences, its number of steps) that asks about another entity: one that
-    reaches the other candidate and not the answer, so that the other answer is right. Of several the one with
-    the longest way; None if there is none."""
-    g, twins = data.graph(problem), []
-    for somebody, reached in data.entities(g.edges.values()).items():
-        if g.other in reached and g.answer not in reached:
-            question = problem.question.replace(f"Is {g.entity} a", f"Is {somebody} a")
-            twins.append((data.Problem(question, [], f"{somebody} is a {g.other}."), reached[g.other]))
-    return max(twins, key=lambda pair: (pair[1], pair[0].answer), default=None)
+def rewired(problem, matters=True):
+    """{depth: ProsQA problem}: the same problem, but the ends of two sentences changed places. One end is
+    `depth` steps from the entity asked about, the other as many from another entity.
+
+    matters: now the entity reaches the other candidate, and no longer the answer, so the right answer is the
+    other one. Otherwise: the answer is as many steps away as before, and the other candidate out of reach.
+    """
+    g, found = data.graph(problem), {}
+    elsewhere = [reached for root, reached in data.entities(g.edges.values()).items() if root != g.entity]
+    for (one, (u, v)), (two, (x, y)) in itertools.permutations(g.edges.items(), 2):
+        if u not in g.distance or y in g.distance or g.distance[v] in found:
+            continue
+        depth, edges = g.distance[v], {*g.edges.values()} - {(u, v), (x, y)} | {(u, y), (x, v)}
+        if depth not in [reached.get(y) for reached in elsewhere] or len(edges) < len(g.edges):
+            continue
+        reached = data.distances(edges, g.entity)
+        answer, other = reached.get(g.answer), reached.get(g.other)
+        if (answer is None and other if matters else answer == g.distance[g.answer] and other is None):
+            begin, end = (sentence.rsplit(" ", 1)[0] for sentence in (one, two))
+            question = problem.question.replace(one, "\0").replace(two, f"{end} {v}.")
+            found[depth] = data.Problem(question.replace("\0", f"{begin} {y}."), [],
+                                        f"{g.entity} is a {g.other if matters else g.answer}.")
+    return found
+
+
+def rewire(run, problems):
+    """Does the answer follow the facts? In each row other problems are made of the test problems: how many
+    can be, how many are answered right, and how many with the other candidate. Where a change matters (see
+    `rewired`), the right answer was the wrong one before. The other rows are controls."""
+    rng, shuffled = random.Random(0), []
+    for p in problems:
+        *told, asked = re.split(r"(?<=\.) ", p.question)
+        shuffled.append(data.Problem(" ".join([*rng.sample(told, len(told)), asked]), [], p.answer))
+    harmless = [min(found.items())[1] for p in problems if (found := rewired(p, matters=False))]
+    changed = [rewired(p) for p in problems]
+    cases = {"as they are": problems, "sentences in another order": shuffled,
+             "a change that does not matter": harmless}
+    cases |= {f"a change that matters, at step {depth}": [found[depth] for found in changed if depth in found]
+              for depth in sorted({depth for found in changed for depth in found})}
+    rows = []
+    for what, asked in ((what, asked) for what, asked in cases.items() if asked):
+        texts, *_ = train.ask(run, asked, run.fillers())
+        wrong = [data.Problem(p.question, [], data.other_answer(p)) for p in asked]
+        shares = [sum(map(data.grade, some, texts)) / len(asked) for some in (asked, wrong)]
+        rows.append((what, len(asked), *shares))
+    return ["facts", "problems", "right", "the other\ncandidate"], rows
 
 
 def corrupt(run, problems):
@@ -159,8 +208,8 @@ def corrupt(run, problems):
 
     Whatever is put in is fed back as the input, so that thoughts after it see it. Noise has the mean and
     standard deviation of the numbers in all thoughts. Another problem has as many steps, if one does. An
-    answer that follows a twin's thoughts (ProsQA; see there) is wrong; the last row says how many of the
-    twins are answered right. Only twins count whose number of steps occurs in the test set.
+    answer that follows a rewired problem's thoughts (ProsQA; see `rewired`, here the least depth) is wrong;
+    the last row says how many of the rewired problems are answered right.
     """
     torch.manual_seed(0)
     n, total = run.fillers(), len(problems)
@@ -175,11 +224,12 @@ def corrupt(run, problems):
     cases += [("in reverse order", problems, own.flip(1)), ("in random order", problems, shuffled),
               ("another problem's", problems, own[another])]
     if data.graph(problems[0]):
-        pairs = [(p, found[0]) for p in problems if (found := twin(p)) and found[1] in steps]
+        pairs = [(p, found[min(found)]) for p in problems if (found := rewired(p))]
         if pairs:
-            originals, twins = zip(*pairs)
-            thoughts = train.ask(run, twins, n)[2]
-            cases += [("its twin's", originals, thoughts), ("the twins, with their own", twins, thoughts)]
+            originals, changed = zip(*pairs)
+            thoughts = train.ask(run, changed, n)[2]
+            cases += [("its rewired problem's", originals, thoughts),
+                      ("rewired, with their own", changed, thoughts)]
     rows = []
     for what, asked, given in cases:
         texts, *_ = train.ask(run, asked, n, given=given)
@@ -189,6 +239,14 @@ def corrupt(run, problems):
     return ["thoughts", "answers", "right", "at\nonce", "right of\nthese"], rows
 
 
+def tokens_of_names(run):
+    """{name: the ids of all tokens with it}."""
+    tokens = {}
+    for i, word in enumerate(run.tokenizer.words, start=256):
+        tokens.setdefault(data.name_and_rest(word)[0], []).append(i)
+    return tokens
+
+
 @torch.no_grad()
 def parallel(run, problems):
     """Which nodes of the graph the thoughts hold. Row k: the mean probability that the output head, at
@@ -196,50 +254,96 @@ def parallel(run, problems):
     shortest path to the answer or elsewhere, and those nearer, farther and out of reach. All tokens with the
     name count, and all problems of at least k steps. A breadth-first search would hold the first two.
 
+    Then, for problems with several nodes k steps away, one of them or many? The median probabilities of the
+    three likeliest, and the share of problems in which the second has over 10 %.
+
     Paper: Understanding the Latent Reasoning in Coconut. A run with pauses has no thoughts: the hidden states
     that would be the thoughts are read, at <bot> and at all pauses but the last.
     """
-    n, tokens = run.fillers(), {}
+    n, tokens = run.fillers(), tokens_of_names(run)
     kinds = ["on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther", "out of\nreach"]
-    for i, word in enumerate(run.tokenizer.words, start=256):
-        tokens.setdefault(data.name_and_rest(word)[0], []).append(i)
     thoughts = train.ask(run, problems, n)[2]                                               # (P, n, C)
     if not thoughts.size(1):
         rows = [data.sequence(*run.tokenizer.ids(p), run.tokenizer, "pause", n) for p in problems]
         batch = data.collate(rows).to(thoughts.device)
         thoughts = run.gpt(run.gpt.embed(batch.question), padding=batch.padding)[0][:, -1 - n:-1]
-    shares = {}                                                     # {(k, kind of node): probabilities}
+    shares, frontiers = {}, {}          # {(k, kind of node): probabilities}, {k: [largest first, a problem]}
     for problem, near in zip(problems, run.gpt.logits(thoughts).softmax(-1)):                   # (n, V)
-        g = data.graph(problem)
+        g, frontier = data.graph(problem), {}
         for node in {v for _, v in g.edges.values()}:
             d, named = g.distance.get(node), near[:len(problem.steps), tokens.get(node, [])].sum(1)
             for k, share in enumerate(named.tolist(), start=1):
                 on_path = d == k and d + g.left.get(node, math.inf) == g.distance[g.answer]
                 kind = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
                 shares.setdefault((k, kinds[kind]), []).append(share)
-    rows = [(k, *(statistics.mean(shares[k, kind]) if (k, kind) in shares else "" for kind in kinds))
-            for k in range(1, n + 1)]
-    return ["thought", *kinds], rows
+                if d == k:
+                    frontier.setdefault(k, []).append(share)
+        for k, found in frontier.items():
+            if len(found) > 1:
+                frontiers.setdefault(k, []).append([*sorted(found, reverse=True), 0.0][:3])
+    rows = []
+    for k in range(1, n + 1):
+        means = [statistics.mean(shares[k, kind]) if (k, kind) in shares else "" for kind in kinds]
+        found = frontiers.get(k, [])
+        best = [statistics.median(column) for column in zip(*found)] or [""] * 3
+        often = statistics.mean(float(two > 0.1) for _, two, _ in found) if found else ""
+        rows.append((k, *means, len(found), *best, often))
+    return ["thought", *kinds, "of\nseveral:", "best", "second", "third", "second\nover 10%"], rows
+
+
+def erase(run, problems):
+    """Does the answer need what a thought seems to hold? Row k: the direction of a name (the mean of its
+    tokens' rows in the output head) is taken out of thought k, and thinking goes on from there. How many
+    problems of at least k steps stay right: with thought k as it is, without the name of the node on the path
+    that is k steps away, without that of a node elsewhere that is as far, and without a random direction."""
+    n, tokens, weights = run.fillers(), tokens_of_names(run), run.gpt.wte.weight
+    own, rng, rows = train.ask(run, problems, n)[2], torch.Generator().manual_seed(0), []     # (P, n, C)
+    for k in range(1, n + 1):
+        which, names = [], []
+        for i, p in enumerate(problems):
+            g = data.graph(p)
+            as_far = sorted(v for v, d in g.distance.items() if d == k)
+            path = [v for v in as_far if k + g.left.get(v, math.inf) == g.distance[g.answer]]
+            if path and len(path) < len(as_far):
+                which.append(i)
+                names.append((path[0], [v for v in as_far if v not in path][0]))
+        if not which:
+            continue
+        asked, thoughts, cells = [problems[i] for i in which], own[which, :k], []
+        directions = [torch.stack([weights[tokens[name]].mean(0) for name in some]) for some in zip(*names)]
+        noise = torch.randn(directions[0].shape, generator=rng).to(own)
+        for direction in (torch.zeros_like(noise), *directions, noise):                        # (P, C)
+            unit = F.normalize(direction, dim=-1)
+            given = thoughts.clone()
+            given[:, -1] -= (given[:, -1] * unit).sum(-1, keepdim=True) * unit
+            texts, *_ = train.ask(run, asked, n, given=given)
+            cells.append(sum(map(data.grade, asked, texts)) / len(asked))
+        rows.append((k, len(asked), *cells))
+    return ["thought", "problems", "as it is", "without\nthe path's", "another\nas far",
+            "a random\ndirection"], rows
 
 
 # ---- The command line.
 
 LOOKS = {"sweep_thoughts": (sweep, "ProsQA: answers and written paths after 0, 1, ... steps of thought"),
          "parallel": (parallel, "ProsQA: which nodes of the graph the thoughts hold"),
+         "erase": (erase, "ProsQA: is the answer right without a node's name in a thought?"),
+         "rewire": (rewire, "ProsQA: does the answer follow when the facts change?"),
          "corrupt": (corrupt, "accuracy with noise or other thoughts put in")}
 
 
 def refuse(look, thoughts, run, problems):
     """A user error where a look does not suit the run or its problems; a warning where it says little."""
     method, (filler, chain) = run.settings.method, train.METHODS[run.settings.method]
-    if look in ("tree", "sweep_thoughts", "parallel") and not all(
+    if look not in (None, "corrupt") and not all(
             data.graph(p) and data.sound(p)[0] for p in problems):
         raise UserError(f"--{look} follows paths to an answer, which only sound problems of ProsQA have")
-    if (filler is None and (thoughts or look == "tree") or look == "corrupt" and filler != "thought"
-            or look in ("corrupt", "parallel") and not run.fillers()):
+    if (filler is None and (thoughts or look == "tree")
+            or look in ("corrupt", "erase") and filler != "thought"
+            or look in ("corrupt", "erase", "parallel") and not run.fillers()):
         raise UserError(f"this run of {method} is without thoughts: leave out --{look or 'thoughts'}")
-    if look == "parallel" and (run.settings.c > 1 or not run.tokenizer.words):
-        raise UserError("--parallel needs one thought per step, and names that are one token each")
+    if look in ("parallel", "erase") and (run.settings.c > 1 or not run.tokenizer.words):
+        raise UserError(f"--{look} needs one thought per step, and names that are one token each")
     if filler and look in ("tree", "sweep_thoughts") and (chain == "removed" or not run.settings.mix):
         print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
               "what is shown says little about what it has thought by then")

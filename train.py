@@ -210,9 +210,10 @@ def ask(run, problems, n, given=None):
 
 
 @torch.no_grad()
-def choose(run, problems, wrong, n, texts):
-    """Forced choice: for each problem, is the right answer likelier than that of `wrong` (the same problem with
-    the wrong answer), after n fillers and whatever steps the model wrote itself, in `texts`?"""
+def choose(run, problems, wrong, n, texts, given=None):
+    """Forced choice: for each problem, is the right answer likelier than that of `wrong` (the same problem
+    with the wrong answer), after n fillers and the steps that the model wrote itself, in `texts`? given: see
+    `ask`."""
     tokenizer, filler, size = run.tokenizer, METHODS[run.settings.method][0], run.settings.micro_batch
 
     def losses(start, asked):                                                   # (B,): of steps and answer
@@ -223,7 +224,8 @@ def choose(run, problems, wrong, n, texts):
             rows.append(data.sequence(question, steps, answer, tokenizer, filler, n))
         batch = data.collate(rows).to(run.gpt.wte.weight.device)
         with run.autocast():
-            hidden, *_ = coconut.cached_forward(run.gpt, batch, batch.language)
+            hidden, *_ = coconut.cached_forward(run.gpt, batch, batch.language, given=(
+                None if given is None else given[start:start + size]))
         logits = run.gpt.logits(hidden).float()
         return F.cross_entropy(logits.mT, batch.target, reduction="none").sum(1)
     return [bool(likelier) for start in range(0, len(problems), size)

@@ -4,6 +4,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import ANTS, generated, one_line, open_tiny, train_tiny
 
 import coconut
@@ -97,8 +98,9 @@ def test_parallel_is_the_mean_probability_of_names_by_their_distance(monkeypatch
     run = Namespace(tokenizer=tokenizer, fillers=lambda: 3, gpt=Namespace(logits=torch.log))
     monkeypatch.setattr(train, "ask", lambda run, problems, n: (None, None, share.expand(len(problems), n, -1)))
     one_step = data.Problem(PROBLEM.question, PROBLEM.steps[:1], PROBLEM.answer)
-    expected = [(1, 0.3, 0.02, "", (0.05 + 0.1 + 0.03) / 3, 0.01), (2, 0.1, 0.05, (0.3 + 0.02) / 2, 0.03, 0.01),
-                (3, 0.03, "", (0.3 + 0.02 + 0.05 + 0.1) / 4, "", 0.01)]
+    expected = [(1, 0.3, 0.02, "", (0.05 + 0.1 + 0.03) / 3, 0.01, 2, 0.3, 0.02, 0.0, 0.0),
+                (2, 0.1, 0.05, (0.3 + 0.02) / 2, 0.03, 0.01, 1, 0.1, 0.05, 0.0, 0.0),
+                (3, 0.03, "", (0.3 + 0.02 + 0.05 + 0.1) / 4, "", 0.01, 0, "", "", "", "")]
     for row, want in zip(sample.parallel(run, [PROBLEM, one_step])[1], expected, strict=True):
         assert [a if a == "" else pytest.approx(a) for a in row] == list(want)
 
@@ -142,7 +144,18 @@ def test_the_sweep_classifies_every_text_at_every_number_of_thoughts(opened, c):
     run.settings.c = c
     _, rows = sample.sweep(run, problems)
     assert [k for k, *_ in rows] == [0, 1, 2, 3]
-    for k, right, *classes in rows:
+    assert rows[0][-3:] == ("", "", "") and len({row[-4:] for row in rows}) > 1
+    for k, right, *classes, forced, zeros, mean, noise in rows:
+        own, expected = train.ask(run, problems, k * c)[2], []
+        for given in (None, torch.zeros_like(own), own.mean(0).expand_as(own)):
+            scores = []
+            for answers in ([p.answer for p in problems], [data.other_answer(p) for p in problems]):
+                rows_of = [data.Problem(p.question, [], answer) for p, answer in zip(problems, answers)]
+                batch = data.collate([data.sequence(*run.tokenizer.ids(p), run.tokenizer, "thought", k * c) for p in rows_of])
+                hidden, *_ = coconut.cached_forward(run.gpt, batch, batch.language, given=given)
+                scores.append(F.cross_entropy(run.gpt.logits(hidden).mT, batch.target, reduction="none").sum(1))
+            expected.append((scores[0] < scores[1]).float().mean().item())
+        assert [forced, *([zeros, mean] if k else [])] == expected[:3 if k else 1] and (noise == "") == (k == 0)
         texts = train.ask(run, problems, k * c)[0]
         assert right == sum(map(data.grade, problems, texts)) / 8
         assert classes == [sum(sample.classify_path(p, t, k > 0) == name for p, t in zip(problems, texts)) / 8 for name in sample.PATH_CLASSES]
@@ -157,11 +170,10 @@ def test_what_is_put_in_the_thoughts_places_is_what_the_table_says(opened, monke
         asked.append((result[0], given))
         return result
     monkeypatch.setattr(train, "ask", ask)
-    twins = {id(problems[i]): (problems[i + 1], 3 + 6 * (i == 2)) for i in (0, 2, 4)}       # the second is too long
-    monkeypatch.setattr(sample, "twin", lambda p: twins.get(id(p)))
+    monkeypatch.setattr(sample, "rewired", lambda p: {problems.index(p): p, 9: None} if problems.index(p) in (1, 5) else {})
     _, rows = sample.corrupt(run, problems)
     assert [row[0] for row in rows] == ["untouched", *(f"noise for the first {j} of 3" for j in (1, 2, 3)), "in reverse order",
-                                        "in random order", "another problem's", "its twin's", "the twins, with their own"]
+                                        "in random order", "another problem's", "its rewired problem's", "rewired, with their own"]
     asked = [one for one in asked if one[1] is not None]        # the others were for the thoughts themselves
     texts, _, own = true_ask(run, problems, 3)
     assert asked[0][0] == texts and [row[2] for row in rows[:7]] == [sum(map(data.grade, problems, texts)) / 8 for texts, _ in asked[:7]]
@@ -178,18 +190,83 @@ def test_what_is_put_in_the_thoughts_places_is_what_the_table_says(opened, monke
     assert asked[8][0] == [texts[1], texts[5]] and rows[7][1].split("/")[1] == "2 ="
 
 
-def test_a_twin_has_the_same_sentences_and_the_other_answer():
-    told = "Tom is a ant. Every ant is a bee. Sam is a ant. Sam is a elk. Eva is a cat. Every cat is a elk. "
-    problem = data.Problem(told + "Is Tom a bee or elk?", ["Tom is a ant.", "Every ant is a bee."], "Tom is a bee.")
-    assert sample.twin(problem) == (data.Problem(told + "Is Eva a bee or elk?", [], "Eva is a elk."), 2)     # Sam is both
-    assert sample.twin(data.Problem(told.split("Eva")[0] + "Is Tom a bee or elk?", [], "Tom is a bee.")) is None
+def test_a_question_is_rewired_by_hand():
+    """Tom - ant - bee - cat, Sam - dog - elk - fox: the ends of the first or the second steps change places, or of two side branches."""
+    told = ("Tom is a ant. Every ant is a bee. Every bee is a cat. Sam is a dog. Every dog is a elk. Every elk is a fox. "
+            "Tom is a gnu. Every dog is a hen. Every ant is a yak. ")
+    problem = data.Problem(told + "Is Tom a cat or fox?", [], "Tom is a cat.")
+    found = sample.rewired(problem)
+    assert set(found) == {1, 2, 3} and {p.answer for p in found.values()} == {"Tom is a fox."}
+    assert found[1].question == problem.question.replace("Tom is a ant.", "Tom is a dog.").replace("Sam is a dog.", "Sam is a ant.")
+    assert found[2].question == problem.question.replace("ant is a bee", "ant is a elk").replace("dog is a elk", "dog is a bee")
+    harmless = sample.rewired(problem, matters=False)
+    assert harmless == {2: data.Problem(problem.question.replace("ant is a yak", "ant is a hen").replace("dog is a hen", "dog is a yak"), [], problem.answer)}
+    detour = data.Problem(told + "Tom is a bee. Is Tom a cat or fox?", [], "Tom is a cat.")         # the bee has two ways, the cat is two steps away
+    assert set(sample.rewired(detour)) == {2}
+
+
+def test_rewired_questions_are_true_to_what_they_are_for():
+    problems, made = generated(n=60, nodes=14, max_steps=5, either_root=True), 0
+    for p, matters in ((p, matters) for p in problems for matters in (True, False)):
+        g = data.graph(p)
+        for depth, other in sample.rewired(p, matters).items():
+            h = data.graph(other)
+            assert h.answer == (g.other if matters else g.answer) and data.sound(other)[:2] == (True, True)
+            changed = {*g.edges.values()} ^ {*h.edges.values()}
+            (u, v), (x, y) = {*g.edges.values()} & changed
+            assert changed == {(u, v), (x, y), (u, y), (x, v)} and depth in (g.distance.get(v), g.distance.get(y))
+            assert sorted(p.question.split()) == sorted(other.question.split())
+            made += 1
+    assert made > 60
+
+
+def test_what_follows_a_change_is_counted(opened, monkeypatch):
+    """A model that always gives the old answer."""
+    run, problems = opened
+    asked = []
+    old = {data.graph(p).entity + p.question.split("Is ")[-1]: p.answer for p in problems}
+
+    def ask(run, some, n):
+        asked.append(some)
+        return [f"### {old[data.graph(p).entity + p.question.split('Is ')[-1]]}" for p in some], None, None
+    monkeypatch.setattr(train, "ask", ask)
+    heads, rows = sample.rewire(run, problems)
+    assert [row[1] for row in rows] == list(map(len, asked)) and len(rows) > 3
+    assert all(row[2:] == ((0, 1) if row[0].startswith("a change that matters, at step") else (1, 0)) for row in rows)
+    for p, q in zip(problems, asked[1]):
+        assert q.question != p.question and sorted(q.question.split()) == sorted(p.question.split()) and q.question.split(".")[-1] == p.question.split(".")[-1]
+
+
+def test_what_is_erased_is_gone_from_the_thought(opened, monkeypatch):
+    """The direction of a name: the mean of its tokens' rows in the head. By hand for one problem."""
+    (run, _), given_to, true_ask = opened, [], train.ask
+    run.tokenizer = data.Tokenizer.of([PROBLEM])
+    run.gpt = GPT(GPTConfig(vocab_size=run.tokenizer.vocab_size, n_layer=1, n_head=2, n_embd=16, dropout=0.0)).eval()
+
+    def ask(*args, given=None):
+        given_to.append(given)
+        return true_ask(*args, given=given)
+    monkeypatch.setattr(train, "ask", ask)
+    heads, rows = sample.erase(run, [PROBLEM])
+    assert [row[:2] for row in rows] == [(1, 1), (2, 1)]                        # at three steps there is the dog alone
+    own = true_ask(run, [PROBLEM], 3)[2]
+    for k, path, elsewhere in (1, "ant", "fox"), (2, "cat", "bee"):
+        calls = given_to[1 + 4 * (k - 1):][:4]
+        assert torch.allclose(calls[0], own[:, :k], atol=1e-6) and all(torch.allclose(call[:, :-1], own[:, :k - 1], atol=1e-6) for call in calls)
+        for call, name in (calls[1], path), (calls[2], elsewhere):
+            rows_of = [i for i, word in enumerate(run.tokenizer.words, start=256) if data.name_and_rest(word)[0] == name]
+            mean = run.gpt.wte.weight[rows_of].mean(0)
+            assert len(rows_of) >= 1 and (call[0, -1] @ mean).item() == pytest.approx(0, abs=1e-4)
+            lost = own[0, k - 1] - call[0, -1]
+            assert abs(torch.cosine_similarity(lost, mean, dim=0).item()) == pytest.approx(1, abs=1e-3)
+        assert not torch.allclose(calls[3], own[:, :k], atol=1e-3)
 
 
 # ---- the command line
 
 @pytest.mark.parametrize("run, flags, says", [
     ("pause_as_thought", "--corrupt", "without thoughts: leave out --corrupt"), ("cot", "--tree", "leave out --tree"),
-    ("cot", "--thoughts 2", "run of cot is without thoughts"),
+    ("cot", "--thoughts 2", "run of cot is without thoughts"), ("pause_as_thought", "--erase", "leave out --erase"),
     ("coconut", "--tree --corrupt", "not allowed"), ("coconut", "--thoughts 2000", "positions"), ("coconut", "--tree --thoughts 2", "leave it out"), ("coconut", "--tree 9", "not so many"),
     ("nowhere", "", "there is no"), ("coconut", "--dataset nowhere.json", "nowhere.json"), ("coconut", "cot", "unrecognized"),
     ("coconut", "--dataset {sums} --parallel", "only sound problems of ProsQA"),
