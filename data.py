@@ -150,12 +150,13 @@ def grade(problem, text):
     return given == right
 
 
-def other_answer(problem):
-    """The wrong one of the two answers that a question offers, in ProsQA and ProntoQA; or None."""
+def wrong(problem):
+    """The same problem with the wrong one of the two answers that its question offers (ProsQA, ProntoQA), or
+    None."""
     if problem.answer in ("True", "False"):
-        return str(problem.answer == "False")
+        return Problem(problem.question, problem.steps, str(problem.answer == "False"))
     g = graph(problem)
-    return g and f"{g.entity} is a {g.other}."
+    return g and Problem(problem.question, problem.steps, f"{g.entity} is a {g.other}.")
 
 
 # ---- ProsQA (the paper's own): which of two concepts can be reached from an entity, in a random graph?

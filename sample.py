@@ -138,15 +138,17 @@ def sweep(run, problems):
     after the k thoughts and with other vectors in their places: zeros, the mean thought, noise like thoughts.
     """
     rows, names, rng = [], PATH_CLASSES, torch.Generator().manual_seed(0)
-    wrong = [data.Problem(p.question, p.steps, data.other_answer(p)) for p in problems]
+    wrong = list(map(data.wrong, problems))
     for k in range(run.settings.stages + 1) if train.METHODS[run.settings.method][0] else [0]:
         n = k * run.settings.c
         texts, _, own = train.ask(run, problems, n)                                             # (P, n, C)
         classes = Counter(classify_path(p, text, k > 0) for p, text in zip(problems, texts))
-        mean, noise = own.mean(0).expand_as(own), torch.randn(own.shape, generator=rng).to(own)
-        others = (torch.zeros_like(own), mean, mean + own.std(0) * noise) if own.size(1) else ()
-        forced = [statistics.mean(train.choose(run, problems, wrong, n, [""] * len(problems), given))
-                  for given in (None, *others)]
+        places = [None]                 # what to put in them
+        if own.size(1):
+            noise = own.mean() + own.std() * torch.randn(own.shape, generator=rng).to(own)
+            places += [torch.zeros_like(own), own.mean(0).expand_as(own), noise]
+        forced = [sum(train.choose(run, problems, wrong, n, [""] * len(problems), given)) / len(problems)
+                  for given in places]
         right = sum(map(data.grade, problems, texts))
         rows.append((k, right / len(problems), *(classes[name] / len(problems) for name in names), *forced,
                      *[""] * (4 - len(forced))))
@@ -171,40 +173,52 @@ def rewired(problem, matters=True):
             continue
         reached = data.distances(edges, g.entity)
         answer, other = reached.get(g.answer), reached.get(g.other)
-        if (answer is None and other if matters else answer == g.distance[g.answer] and other is None):
-            begin, end = (sentence.rsplit(" ", 1)[0] for sentence in (one, two))
-            question = problem.question.replace(one, "\0").replace(two, f"{end} {v}.")
-            found[depth] = data.Problem(question.replace("\0", f"{begin} {y}."), [],
-                                        f"{g.entity} is a {g.other if matters else g.answer}.")
+        if matters:
+            fits = answer is None and other is not None
+        else:
+            fits = answer == g.distance[g.answer] and other is None
+        if fits:
+            first, second = (sentence.rsplit(" ", 1)[0] for sentence in (one, two))
+            question = problem.question.replace(one, "\0").replace(two, f"{second} {v}.")
+            question = question.replace("\0", f"{first} {y}.")
+            found[depth] = data.Problem(question, [], f"{g.entity} is a {g.other if matters else g.answer}.")
     return found
 
 
 def rewire(run, problems):
-    """Does the answer follow the facts? In each row other problems are made of the test problems: how many
-    can be, how many are answered right, and how many with the other candidate. Where a change matters (see
-    `rewired`), the right answer was the wrong one before. The other rows are controls."""
-    rng, shuffled = random.Random(0), []
+    """Does the answer follow the facts? Each row has other problems, made of the test problems: how many can
+    be, how many are answered right, and how many with the other candidate. Where a change matters (see
+    `rewired`), the right answer was the wrong one before. The first three rows are controls.
+
+    The new answer can be nearer than any in training; so the same problems also stand by its distance.
+    """
+    rng, cases = random.Random(0), {"as they are": problems}
     for p in problems:
-        *told, asked = re.split(r"(?<=\.) ", p.question)
-        shuffled.append(data.Problem(" ".join([*rng.sample(told, len(told)), asked]), [], p.answer))
-    harmless = [min(found.items())[1] for p in problems if (found := rewired(p, matters=False))]
-    changed = [rewired(p) for p in problems]
-    cases = {"as they are": problems, "sentences in another order": shuffled,
-             "a change that does not matter": harmless}
-    cases |= {f"a change that matters, at step {depth}": [found[depth] for found in changed if depth in found]
-              for depth in sorted({depth for found in changed for depth in found})}
+        *told, question = re.split(r"(?<=\.) ", p.question)
+        shuffled = data.Problem(" ".join([*rng.sample(told, len(told)), question]), [], p.answer)
+        cases.setdefault("sentences in another order", []).append(shuffled)
+    unharmed = [rewired(p, matters=False) for p in problems]
+    cases["a change that does not matter"] = [found[min(found)] for found in unharmed if found]
+    changed = sorted(((depth, p) for found in map(rewired, problems) for depth, p in found.items()),
+                     key=lambda pair: pair[0])
+    for depth, p in changed:
+        cases.setdefault(f"a change that matters, at step {depth}", []).append(p)
+    for away, p in sorted(((data.graph(p).left[data.graph(p).entity], p) for _, p in changed),
+                          key=lambda pair: pair[0]):
+        cases.setdefault(f"the same, new answer {away} steps away", []).append(p)
     rows = []
-    for what, asked in ((what, asked) for what, asked in cases.items() if asked):
-        texts, *_ = train.ask(run, asked, run.fillers())
-        wrong = [data.Problem(p.question, [], data.other_answer(p)) for p in asked]
-        shares = [sum(map(data.grade, some, texts)) / len(asked) for some in (asked, wrong)]
-        rows.append((what, len(asked), *shares))
+    for what, asked in cases.items():
+        if asked:
+            texts, *_ = train.ask(run, asked, run.fillers())
+            right, wrong = (sum(map(data.grade, some, texts)) for some in (asked, map(data.wrong, asked)))
+            rows.append((what, len(asked), right / len(asked), wrong / len(asked)))
     return ["facts", "problems", "right", "the other\ncandidate"], rows
 
 
 def corrupt(run, problems):
-    """Accuracy when the thoughts are tampered with: what was done, the answers right, how many were given at
-    once, without a written step before them, and how many of these are right.
+    """Accuracy when the thoughts are tampered with: what was done, the answers right, how many name the other
+    candidate, how many were given at once, without a written step before them, and how many of these are
+    right.
 
     Whatever is put in is fed back as the input, so that thoughts after it see it. Noise has the mean and
     standard deviation of the numbers in all thoughts. Another problem has as many steps, if one does. An
@@ -223,20 +237,20 @@ def corrupt(run, problems):
              for j in range(n + 1)]
     cases += [("in reverse order", problems, own.flip(1)), ("in random order", problems, shuffled),
               ("another problem's", problems, own[another])]
-    if data.graph(problems[0]):
-        pairs = [(p, found[min(found)]) for p in problems if (found := rewired(p))]
-        if pairs:
-            originals, changed = zip(*pairs)
-            thoughts = train.ask(run, changed, n)[2]
-            cases += [("its rewired problem's", originals, thoughts),
-                      ("rewired, with their own", changed, thoughts)]
+    if pairs := [(p, found[min(found)]) for p in problems if data.graph(p) and (found := rewired(p))]:
+        originals, changed = zip(*pairs)
+        thoughts = train.ask(run, changed, n)[2]
+        cases += [("its rewired problem's", originals, thoughts),
+                  ("rewired, with their own", changed, thoughts)]
     rows = []
     for what, asked, given in cases:
         texts, *_ = train.ask(run, asked, n, given=given)
         right = list(map(data.grade, asked, texts))
+        other = [data.grade(p, text) for p, text in zip(map(data.wrong, asked), texts) if p]
         once = [r for r, text in zip(right, texts) if not text.split("###")[0].strip()]
-        rows.append((what, f"{sum(right)}/{len(asked)} =", sum(right) / len(asked), len(once), sum(once)))
-    return ["thoughts", "answers", "right", "at\nonce", "right of\nthese"], rows
+        rows.append((what, f"{sum(right)}/{len(asked)} =", sum(right) / len(asked), sum(other), len(once),
+                     sum(once)))
+    return ["thoughts", "answers", "right", "the other\ncandidate", "at\nonce", "right of\nthese"], rows
 
 
 def tokens_of_names(run):
@@ -271,7 +285,7 @@ def parallel(run, problems):
     for problem, near in zip(problems, run.gpt.logits(thoughts).softmax(-1)):                   # (n, V)
         g, frontier = data.graph(problem), {}
         for node in {v for _, v in g.edges.values()}:
-            d, named = g.distance.get(node), near[:len(problem.steps), tokens.get(node, [])].sum(1)
+            d, named = g.distance.get(node), near[:g.distance[g.answer], tokens[node]].sum(1)
             for k, share in enumerate(named.tolist(), start=1):
                 on_path = d == k and d + g.left.get(node, math.inf) == g.distance[g.answer]
                 kind = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
@@ -288,34 +302,37 @@ def parallel(run, problems):
         best = [statistics.median(column) for column in zip(*found)] or [""] * 3
         often = statistics.mean(float(two > 0.1) for _, two, _ in found) if found else ""
         rows.append((k, *means, len(found), *best, often))
-    return ["thought", *kinds, "of\nseveral:", "best", "second", "third", "second\nover 10%"], rows
+    return ["thought", *kinds, "problems with\nseveral as far", "likeliest\n(median)", "second", "third",
+            "second\nover 10%"], rows
 
 
 def erase(run, problems):
-    """Does the answer need what a thought seems to hold? Row k: the direction of a name (the mean of its
-    tokens' rows in the output head) is taken out of thought k, and thinking goes on from there. How many
-    problems of at least k steps stay right: with thought k as it is, without the name of the node on the path
-    that is k steps away, without that of a node elsewhere that is as far, and without a random direction."""
+    """Does the answer need what a thought seems to hold? A node's direction is the mean of the rows that the
+    tokens with its name have in the output head. Row k: the part of thought k along the direction of the one
+    node on the path that is k steps away is taken out, and thinking goes on from there. The controls take as
+    much out along another node that is as far, and along a random direction. How many stay right, of all
+    problems that have the two nodes?"""
     n, tokens, weights = run.fillers(), tokens_of_names(run), run.gpt.wte.weight
-    own, rng, rows = train.ask(run, problems, n)[2], torch.Generator().manual_seed(0), []     # (P, n, C)
+    own, rng, rows = train.ask(run, problems, n)[2], torch.Generator().manual_seed(0), []      # (P, n, C)
     for k in range(1, n + 1):
         which, names = [], []
         for i, p in enumerate(problems):
             g = data.graph(p)
             as_far = sorted(v for v, d in g.distance.items() if d == k)
             path = [v for v in as_far if k + g.left.get(v, math.inf) == g.distance[g.answer]]
-            if path and len(path) < len(as_far):
+            if len(path) == 1 and len(as_far) > 1:
                 which.append(i)
-                names.append((path[0], [v for v in as_far if v not in path][0]))
+                names.append((path[0], next(v for v in as_far if v not in path)))
         if not which:
             continue
-        asked, thoughts, cells = [problems[i] for i in which], own[which, :k], []
-        directions = [torch.stack([weights[tokens[name]].mean(0) for name in some]) for some in zip(*names)]
-        noise = torch.randn(directions[0].shape, generator=rng).to(own)
-        for direction in (torch.zeros_like(noise), *directions, noise):                        # (P, C)
-            unit = F.normalize(direction, dim=-1)
-            given = thoughts.clone()
-            given[:, -1] -= (given[:, -1] * unit).sum(-1, keepdim=True) * unit
+        asked, cells = [problems[i] for i in which], []
+        path, other = (torch.stack([weights[tokens[name]].mean(0) for name in some]) for some in zip(*names))
+        path, other, noise = (F.normalize(direction, dim=-1) for direction in (
+            path, other, torch.randn(path.shape, generator=rng).to(own)))                       # (P, C)
+        amount = (own[which, k - 1] * path).sum(-1, keepdim=True)
+        for direction in (torch.zeros_like(path), path, other, noise):
+            given = own[which, :k]
+            given[:, -1] -= amount * direction
             texts, *_ = train.ask(run, asked, n, given=given)
             cells.append(sum(map(data.grade, asked, texts)) / len(asked))
         rows.append((k, len(asked), *cells))
@@ -335,15 +352,16 @@ LOOKS = {"sweep_thoughts": (sweep, "ProsQA: answers and written paths after 0, 1
 def refuse(look, thoughts, run, problems):
     """A user error where a look does not suit the run or its problems; a warning where it says little."""
     method, (filler, chain) = run.settings.method, train.METHODS[run.settings.method]
-    if look not in (None, "corrupt") and not all(
-            data.graph(p) and data.sound(p)[0] for p in problems):
+    if look not in (None, "corrupt") and not all(data.graph(p) and all(data.sound(p)[:2]) for p in problems):
         raise UserError(f"--{look} follows paths to an answer, which only sound problems of ProsQA have")
-    if (filler is None and (thoughts or look == "tree")
-            or look in ("corrupt", "erase") and filler != "thought"
-            or look in ("corrupt", "erase", "parallel") and not run.fillers()):
+    needs = {"tree": filler, "parallel": run.fillers(), "corrupt": filler == "thought" and run.fillers(),
+             "erase": filler == "thought" and run.fillers()}
+    if not needs.get(look, True) or thoughts and filler is None:
         raise UserError(f"this run of {method} is without thoughts: leave out --{look or 'thoughts'}")
-    if look in ("parallel", "erase") and (run.settings.c > 1 or not run.tokenizer.words):
-        raise UserError(f"--{look} needs one thought per step, and names that are one token each")
+    if look in ("parallel", "erase") and (
+            run.settings.c > 1 or not run.tokenizer.words or
+            not all(v in tokens_of_names(run) for p in problems for _, v in data.graph(p).edges.values())):
+        raise UserError(f"--{look} needs one thought per step, and names of nodes that are one token each")
     if filler and look in ("tree", "sweep_thoughts") and (chain == "removed" or not run.settings.mix):
         print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
               "what is shown says little about what it has thought by then")
@@ -371,6 +389,8 @@ def parse(argv):
     args.look = "tree" if args.tree else args.look
     if args.thoughts is not None and args.look:
         raise UserError(f"--thoughts is for asking problems: leave it out with --{args.look}")
+    if args.n and (args.question is not None or args.tree):
+        raise UserError("one problem is asked here: leave out --n")
     if args.question is not None and typed:
         raise UserError(f"no test problems are asked here: leave out --{', --'.join(typed)}")
     return typed, args

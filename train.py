@@ -243,8 +243,8 @@ def evaluate(run, problems, fully=False):
     texts, lengths, thoughts = ask(run, problems, run.fillers())
     result = dict(correct=sum(map(data.grade, problems, texts)), total=len(problems),
                   tokens=sum(lengths) / len(problems) + thoughts.size(1))
-    wrong = [data.Problem(p.question, p.steps, data.other_answer(p)) for p in problems] if fully else []
-    if wrong and all(p.answer for p in wrong):
+    wrong = list(map(data.wrong, problems)) if fully else [None]
+    if all(wrong):
         result |= dict(other=sum(map(data.grade, wrong, texts)),
                        forced=sum(choose(run, problems, wrong, run.fillers(), texts)))
     return result
@@ -499,7 +499,7 @@ def pick_device(name):
 
 def to_device(gpt, device):
     """Move a model to a device. On a CPU one narrower than GPT-2 takes one thread, unless OMP_NUM_THREADS is
-    set: two are a little faster alone, but several times slower beside other programs (results/speed.md)."""
+    set: two are a little faster alone, but much slower beside other programs (results/differences.md)."""
     if device == "cpu" and gpt.config.n_embd < 768 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return gpt.to(device)

@@ -97,7 +97,7 @@ def test_parallel_is_the_mean_probability_of_names_by_their_distance(monkeypatch
         share[tokenizer.encode(word)] = p
     run = Namespace(tokenizer=tokenizer, fillers=lambda: 3, gpt=Namespace(logits=torch.log))
     monkeypatch.setattr(train, "ask", lambda run, problems, n: (None, None, share.expand(len(problems), n, -1)))
-    one_step = data.Problem(PROBLEM.question, PROBLEM.steps[:1], PROBLEM.answer)
+    one_step = data.Problem(PROBLEM.question.replace("Is Tom a dog", "Is Tom a ant"), PROBLEM.steps[:1], "Tom is a ant.")
     expected = [(1, 0.3, 0.02, "", (0.05 + 0.1 + 0.03) / 3, 0.01, 2, 0.3, 0.02, 0.0, 0.0),
                 (2, 0.1, 0.05, (0.3 + 0.02) / 2, 0.03, 0.01, 1, 0.1, 0.05, 0.0, 0.0),
                 (3, 0.03, "", (0.3 + 0.02 + 0.05 + 0.1) / 4, "", 0.01, 0, "", "", "", "")]
@@ -149,7 +149,7 @@ def test_the_sweep_classifies_every_text_at_every_number_of_thoughts(opened, c):
         own, expected = train.ask(run, problems, k * c)[2], []
         for given in (None, torch.zeros_like(own), own.mean(0).expand_as(own)):
             scores = []
-            for answers in ([p.answer for p in problems], [data.other_answer(p) for p in problems]):
+            for answers in ([p.answer for p in problems], [data.wrong(p).answer for p in problems]):
                 rows_of = [data.Problem(p.question, [], answer) for p, answer in zip(problems, answers)]
                 batch = data.collate([data.sequence(*run.tokenizer.ids(p), run.tokenizer, "thought", k * c) for p in rows_of])
                 hidden, *_ = coconut.cached_forward(run.gpt, batch, batch.language, given=given)
@@ -232,7 +232,12 @@ def test_what_follows_a_change_is_counted(opened, monkeypatch):
     monkeypatch.setattr(train, "ask", ask)
     heads, rows = sample.rewire(run, problems)
     assert [row[1] for row in rows] == list(map(len, asked)) and len(rows) > 3
-    assert all(row[2:] == ((0, 1) if row[0].startswith("a change that matters, at step") else (1, 0)) for row in rows)
+    assert all(row[2:] == ((0, 1) if row[0].startswith(("a change that matters, at step", "the same, new answer")) else (1, 0))
+               for row in rows)
+    counts = [sum(row[1] for row in rows if row[0].startswith(kind)) for kind in ("a change that matters", "the same")]
+    assert counts[0] == counts[1] == sum(map(len, map(sample.rewired, problems)))
+    assert {f"the same, new answer {data.graph(q).distance[data.graph(q).answer]} steps away" for p in problems
+            for q in sample.rewired(p).values()} == {row[0] for row in rows if row[0].startswith("the same")}
     for p, q in zip(problems, asked[1]):
         assert q.question != p.question and sorted(q.question.split()) == sorted(p.question.split()) and q.question.split(".")[-1] == p.question.split(".")[-1]
 
@@ -256,10 +261,11 @@ def test_what_is_erased_is_gone_from_the_thought(opened, monkeypatch):
         for call, name in (calls[1], path), (calls[2], elsewhere):
             rows_of = [i for i, word in enumerate(run.tokenizer.words, start=256) if data.name_and_rest(word)[0] == name]
             mean = run.gpt.wte.weight[rows_of].mean(0)
-            assert len(rows_of) >= 1 and (call[0, -1] @ mean).item() == pytest.approx(0, abs=1e-4)
+            assert rows_of and (name == elsewhere or (call[0, -1] @ mean).item() == pytest.approx(0, abs=1e-4))
             lost = own[0, k - 1] - call[0, -1]
             assert abs(torch.cosine_similarity(lost, mean, dim=0).item()) == pytest.approx(1, abs=1e-3)
-        assert not torch.allclose(calls[3], own[:, :k], atol=1e-3)
+        sizes = [(call[0, -1] - own[0, k - 1]).norm().item() for call in calls]
+        assert sizes[0] == 0 and sizes[1] > 0.1 and sizes[1:] == pytest.approx([sizes[1]] * 3, rel=1e-3)
 
 
 # ---- the command line

@@ -469,12 +469,12 @@ def test_a_forced_choice_compares_the_two_answers_after_what_the_model_itself_th
         expected.append(scores[0] < scores[1])
     assert made["forced"] == sum(expected) and len(set(expected)) == 2
     assert "forced" not in train.evaluate(run, problems)
-    named = [f"### {data.other_answer(p)}" if i < 3 else "### Tom is a ." if i < 5 else f"### {p.answer}" for i, p in enumerate(problems)]
+    named = [f"### {data.wrong(p).answer}" if i < 3 else "### Tom is a ." if i < 5 else f"### {p.answer}" for i, p in enumerate(problems)]
     monkeypatch.setattr(train, "ask", lambda *_: (named, [1] * 8, torch.zeros(8, 0, 16)))
     told = train.evaluate(run, problems, fully=True)
     assert (told["correct"], told["other"]) == (3, 3)
     gsm8k = data.Problem("How many?", [], "3")
-    assert data.other_answer(gsm8k) is None and data.other_answer(data.Problem("?", [], "True")) == "False"
+    assert data.wrong(gsm8k) is None and data.wrong(data.Problem("?", [], "True")).answer == "False"
 
 
 def test_a_log_begins_with_what_its_numbers_rest_on(finished):
