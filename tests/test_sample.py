@@ -292,3 +292,13 @@ def test_a_sweep_of_a_run_that_never_wrote_less_warns(runs, tmp_path, capsys):
         printed = capsys.readouterr().out
         assert ("warning: this run does not write steps after fewer thoughts" in printed) == warns
         assert [line.split()[0] for line in printed.splitlines()[-lines:]] == list("0123"[:lines])
+
+
+@pytest.mark.parametrize("method, looks", [("coconut", "rewire erase corrupt parallel sweep_thoughts"), ("pause_as_thought", "rewire parallel sweep_thoughts"),
+                                           ("no_thought", "rewire sweep_thoughts"), ("cot", "rewire sweep_thoughts")])
+def test_every_look_that_suits_a_method_prints_its_table(runs, method, looks, capsys):
+    """Of one problem too."""
+    for look, n in ((look, n) for look in looks.split() for n in "81"):
+        sample.main([str(runs / method), f"--{look}", "--n", n])
+        head, *_, last = capsys.readouterr().out.splitlines()
+        assert len(last.split()) >= 3 and "nan" not in last
