@@ -24,8 +24,8 @@ from gpt import UserError, run_or_explain
 
 def records(log):
     """{kind: {epoch, or dataset of a test: record}}. What a log says twice, of a run that was stopped and
-    resumed, counts as said last; a line that the stop broke is left out."""
-    found, broken = {"run": {}, "valid": {}, "test": {}}, []
+    resumed, counts as said last; a line that the stop broke is left out. Older logs have lines of steps."""
+    found, broken = {"run": {}, "step": {}, "valid": {}, "test": {}}, []
     for i, line in enumerate(log.read_text(errors="replace").splitlines(), start=1):
         try:
             record = json.loads(line)
@@ -77,6 +77,15 @@ def summary(runs):
     return "dataset method runs accuracy same_depth tokens with".split(), rows
 
 
+def told(dataset, test):
+    """A test in words: answers right, with the 95 % interval, and what a log says of the wrong ones."""
+    share, (low, high) = test["correct"] / test["total"], train.wilson(test["correct"], test["total"])
+    text = f"{dataset}: {test['correct']}/{test['total']} = {share:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+    if "forced" in test:
+        text += f", {test['other']} the other candidate, {test['forced']} by forced choice"
+    return text
+
+
 def page(folder):
     """The text of logs/README.md: the means, and all runs."""
     def table(heads, rows):
@@ -85,14 +94,14 @@ def page(folder):
     for log in logs + sorted(folder.glob("variants/*.jsonl")):
         run, link = records(log), log.relative_to(folder).as_posix()
         last, own = run["valid"][max(run["valid"])], next(iter(run["test"].values()), {})
-        tests = [f"{dataset}: {test['correct']}/{test['total']} = {test['correct'] / test['total']:.1%}"
-                 for dataset, test in run["test"].items()]
+        tests = [told(dataset, test) for dataset, test in run["test"].items()]
         rows.append((f"[{link.removesuffix('.jsonl')}]({link})",
                      *(own.get(key, "") for key in ("method", "unusual", "seed")), last["epoch"],
                      round(last["seconds"] / 60), "<br>".join(tests)))
     return "\n".join([
         "# All runs\n", "`python results/figures.py` writes this page from the logs. `with`: the flags of "
-        "train.py\nthat differ from the usual. Runs in variants, of changed code, are not in the means.\n",
+        "train.py\nthat differ from the usual. Runs in variants, of changed code, are not in the means. In "
+        "brackets: the 95 % interval.\n",
         "Means in %, ± the standard deviation over runs:\n", table(*summary(read(logs))),
         "Each run:\n", table("log method with seed epochs minutes tests".split(), rows)])
 

@@ -22,17 +22,18 @@ def write(path, *lines):
     return path
 
 
-def test_the_page_of_all_runs_is_what_its_logs_say():
+def test_the_page_of_all_runs_is_what_its_logs_say(capsys):
     assert figures.page(figures.RESULTS / "logs") == (figures.RESULTS / "logs/README.md").read_text()
+    assert not capsys.readouterr().err                          # no line is broken
 
 
 def test_a_row_of_the_page_by_hand(tmp_path):
     test = dict(kind="test", dataset="prosqa", method="cot", unusual="--c 2", seed=3, correct=1, total=8, tokens=5.0)
-    write(tmp_path / "a.jsonl", {**VALID, "seconds": 61.0}, {**VALID, "epoch": 2, "seconds": 170.0}, test, {**test, "dataset": "prosqa --nodes 9", "correct": 2})
+    write(tmp_path / "a.jsonl", {**VALID, "seconds": 61.0}, {**VALID, "epoch": 2, "seconds": 170.0}, test, {**test, "dataset": "prosqa --nodes 9", "correct": 2, "other": 5, "forced": 3})
     write(tmp_path / "variants/b.jsonl", {**VALID, "seconds": 1.0})                 # stopped before its test
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in figures.page(tmp_path).splitlines() if line.startswith("|")]
     assert rows[2] == ["prosqa", "cot", "1", "12.5", "-", "5.0", "--c 2"] and rows[5:] == [
-        ["[a](a.jsonl)", "cot", "--c 2", "3", "2", "3", "prosqa: 1/8 = 12.5%<br>prosqa --nodes 9: 2/8 = 25.0%"],
+        ["[a](a.jsonl)", "cot", "--c 2", "3", "2", "3", "prosqa: 1/8 = 12.5% (2.2 to 47.1)<br>prosqa --nodes 9: 2/8 = 25.0% (7.1 to 59.1), 5 the other candidate, 3 by forced choice"],
         ["[variants/b](variants/b.jsonl)", "", "", "", "1", "0", ""]]
 
 

@@ -84,6 +84,9 @@ def test_there_are_as_many_parameters_as_gpt2s_and_random_ones_have_the_document
     assert gpt.h[1].mlp.c_proj.weight.std().item() == pytest.approx(0.1 / math.sqrt(6), rel=0.05)
     assert gpt.wte.weight.std().item() == pytest.approx(0.3, rel=0.05)
     assert not any(p.any() for name, p in gpt.named_parameters() if name.endswith("bias"))
+    words = gpt.embed(torch.randint(500, (2, 40)))                                          # a thought is about as large as a word
+    thoughts, places = gpt.eval()(words)[0], words + gpt.wpe.weight[:40]
+    assert thoughts.norm(dim=-1).mean().item() == pytest.approx(places.norm(dim=-1).mean().item(), rel=0.2)
     # Sinusoids: how near two positions are depends on their distance only, and neighbours are nearest.
     w = gpt.wpe.weight.detach()
     near, elsewhere, far = w[10] @ w[11], w[700] @ w[701], w[10] @ w[60]
