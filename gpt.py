@@ -119,7 +119,9 @@ class GPT(nn.Module):
         Differs from GPT-2, whose standard deviation is 0.02 at any width. That suits its 768 dimensions and
         weeks of training; narrow models hardly move from there for tens of thousands of problems. Here it
         grows as the width shrinks (0.1 at width 64), embeddings get three times that standard deviation, and
-        the learned positions begin as sinusoids, so that "the word before" need not be discovered.
+        the learned positions begin as sinusoids, so that "the word before" need not be discovered. The final
+        layer norm begins small: a last hidden state is then as large as the embedding of a word at its
+        position, whose place it takes as a thought.
         """
         C = self.config.n_embd
         std = 0.8 / math.sqrt(C)
@@ -131,6 +133,7 @@ class GPT(nn.Module):
             if name.endswith("c_proj.weight"):
                 p /= math.sqrt(2 * self.config.n_layer)
         nn.init.normal_(self.wte.weight, std=3 * std)
+        self.ln_f.weight.fill_(4 * std)
         half, position = C // 2, torch.arange(self.config.block_size)[:, None]
         angle = position * 10000 ** (-torch.arange(half) / half)    # (block_size, C/2)
         self.wpe.weight[:, :2 * half] = 3 * std * torch.cat([angle.sin(), angle.cos()], dim=1)
