@@ -72,8 +72,13 @@ def schedule(settings, stage):
 
 def stage_at(epoch, settings, last):
     """The stage of epoch 0, 1, ...: epochs_first epochs of stage 0, then epochs_per_stage of each, and all
-    that are left in `last`."""
-    if METHODS[settings.method][1] == "by token":
+    that are left in `last`. With --easy all this comes after a round of `easy` epochs in each stage."""
+    easy = settings.easy * (settings.stages + 1)
+    is_by_token = METHODS[settings.method][1] == "by token"
+    if epoch < easy:
+        return min(epoch if is_by_token else epoch // settings.easy, last)
+    epoch -= easy
+    if is_by_token:
         return min(epoch, last)
     since = epoch - settings.epochs_first
     return 0 if since < 0 else min(1 + since // settings.epochs_per_stage, last)
@@ -260,10 +265,11 @@ def train(run, sets, folder, saved):
             optimizer.load_state_dict(state)
         first, best, started = saved["epoch"], saved["best"], started - saved["seconds"]
     tested = {p.question for split in ("valid", "test") for p in sets[split]}
-    is_fresh = settings.grow_epochs and settings.dataset in data.GENERATORS     # files have no new problems
+    # Files have no new problems.
+    is_fresh = (settings.easy or settings.grow_epochs) and settings.dataset in data.GENERATORS
     ids = [] if is_fresh else list(map(run.tokenizer.ids, sets["train"]))
     for epoch in range(first, settings.epochs):
-        before = stage_at(epoch - 1, settings, run.last_stage)
+        before = stage_at(max(0, epoch - 1), settings, run.last_stage)
         run.stage = stage_at(epoch, settings, run.last_stage)
         if run.stage != before:
             best = -1           # best.pt is of the newest stage: earlier ones, which write, may score higher
@@ -288,16 +294,21 @@ def train(run, sets, folder, saved):
 # ---- The recipe, not the paper's: what makes random weights learn in minutes.
 
 def fresh(run, epoch, tested):
-    """An epoch's own training problems (--grow_epochs), none of which is `tested`; another seed has others.
-    The fixed set is not trained on then; it gives the words, the longest chain and the number of problems.
+    """An epoch's own training problems (--easy, --grow_epochs), none of which is `tested`; another seed has
+    others. The fixed set is not trained on then; it gives the words, the longest chain and the number of
+    problems.
 
     Up to the end of the first `epochs_per_stage` epochs of stage K a question has no distractors: there the
     model learns to find and to chain facts. Then each problem gets its own random share of them, more with
-    every epoch; after --grow_epochs epochs half of the problems have all. All methods keep this timetable.
+    every epoch; after --grow_epochs epochs half of the problems have all. With --easy there are none in its
+    round and at once so many after it. All methods keep this timetable.
     """
     settings = run.settings
-    easy = settings.epochs_first + settings.epochs_per_stage * settings.stages
-    grown = min(1.0, max(0.0, (epoch + 1 - easy) / settings.grow_epochs))
+    if settings.easy:
+        grown = float(epoch >= settings.easy * (settings.stages + 1))
+    else:
+        easy = settings.epochs_first + settings.epochs_per_stage * settings.stages
+        grown = min(1.0, max(0.0, (epoch + 1 - easy) / settings.grow_epochs))
 
     def each(rng):
         return dict(distractors=min(1.0, 2 * grown * rng.random()))
@@ -525,10 +536,10 @@ def lock(folder):
 # --setting paper (Experiments, Setup). The paper's problems are data.py's defaults.
 QUICK = dict(
     dataset="prosqa", method="coconut", setting="quick", seed=0, train_size=7000, nodes=14, max_steps=5,
-    c=1, stages=0, epochs=45, epochs_first=1, epochs_per_stage=1, grow_epochs=15, mix=0.6, icot_per_epoch=2,
-    detach_thoughts=False, init="scratch", n_layer=4, n_head=2, n_embd=64, dropout=0.0, batch_size=16,
-    micro_batch=32, lr=5e-4, muon_lr=0.0025, warmup=100, decay=0.9, weight_decay=0.0, reset_optimizer=False,
-    float32=False)
+    c=1, stages=0, epochs=45, epochs_first=1, epochs_per_stage=1, easy=0, grow_epochs=15, mix=0.6,
+    icot_per_epoch=2, detach_thoughts=False, init="scratch", n_layer=4, n_head=2, n_embd=64, dropout=0.0,
+    batch_size=16, micro_batch=32, lr=5e-4, muon_lr=0.0025, warmup=100, decay=0.9, weight_decay=0.0,
+    reset_optimizer=False, float32=False)
 PAPER = QUICK | dict(
     epochs=50, epochs_first=5, epochs_per_stage=5, grow_epochs=0, mix=0.0, icot_per_epoch=8, init="gpt2",
     n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128, lr=1e-4, muon_lr=0.0, warmup=0, decay=0.0,
@@ -572,6 +583,8 @@ def add_settings(add):
     add("--epochs", type=count, help="epochs in all, over all stages")
     add("--epochs_first", type=natural, help="epochs in stage 0")
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
+    add("--easy", type=natural, help="before all these, so many epochs of each stage without distractors; "
+        "new training problems every epoch")
     add("--grow_epochs", type=natural, help="new training problems every epoch; once the last stage has "
         "begun, distractors come in over so many; 0: always the same problems")
     add("--mix", type=share, help="share of batches of a random stage up to the current one, where fillers "

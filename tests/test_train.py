@@ -28,7 +28,7 @@ from gpt import GPT, GPTConfig, UserError, from_pretrained, run_or_explain
 # ---- the curriculum
 
 def settings(**other):
-    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0, float32=False) | other)
+    return Namespace(**dict(method="coconut", c=1, stages=3, batch_size=7, micro_batch=3, mix=0.0, easy=0, float32=False) | other)
 
 
 def a_run(tokenizer, stage, gpt=None, **other):
@@ -65,7 +65,7 @@ def test_papers_settings_are_the_papers():
         assert paper.init == "gpt2" and paper.stages == 3 * (dataset == "gsm8k")
         assert (paper.n_layer, paper.n_head, paper.n_embd, paper.dropout) == (12, 12, 768, 0.1)
         assert (paper.batch_size, paper.lr, paper.weight_decay, paper.muon_lr, paper.mix) == (128, 1e-4, 0.01, 0.0, 0.0)
-        assert paper.reset_optimizer and not paper.grow_epochs and not paper.warmup and not paper.decay
+        assert paper.reset_optimizer and not paper.grow_epochs and not paper.easy and not paper.warmup and not paper.decay
         assert not sizes or sizes == (paper.train_size, paper.valid_size, paper.test_size)
         assert dataset != "prontoqa" or paper.hops == 5
         assert dataset != "prosqa" or (paper.nodes, paper.min_steps, paper.max_steps, paper.parents) == (28, 3, 6, 1.5)
@@ -149,6 +149,18 @@ def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share
     monkeypatch.setattr(train, "fresh", lambda run, epoch, tested: asked.append((epoch, len(tested))) or fresh(run, epoch, tested))
     train_tiny(tmp_path / "run", "--grow_epochs", 2)
     assert asked == [(epoch, 8 + 8) for epoch in range(5)]
+
+
+def test_an_easy_round_through_the_stages_comes_first_without_distractors(tmp_path):
+    args = train.settings_of(dict(train_size=100, nodes=10, max_steps=4, easy=2, epochs_first=3, epochs_per_stage=1))
+    run = train.new_run(args, data.problem_sets(args, ("train", "test"))["train"])
+    assert [train.stage_at(epoch, args, 4) for epoch in range(18)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] + [0, 0, 0, 1, 2, 3, 4, 4]
+    facts = [sum(p.question.count(".") for p in train.fresh(run, epoch, ())) / 100 for epoch in range(8, 12)]
+    assert max(facts[:2]) < 5 and min(facts[2:]) > 7
+    args.method = "icot"
+    assert [train.stage_at(epoch, args, 5) for epoch in range(18)] == [0, 1, 2, 3, 4, 5, 5, 5, 5, 5] + [0, 1, 2, 3, 4, 5, 5, 5]
+    log = records(train_tiny(tmp_path / "run", "--easy", 1, "--epochs", 7))
+    assert [r["stage"] for r in log if r["kind"] == "valid"] == [0, 1, 2, 3, 0, 0, 1]
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
