@@ -510,7 +510,9 @@ def pick_device(name):
 
 def to_device(gpt, device):
     """Move a model to a device. On a CPU one narrower than GPT-2 takes one thread, unless OMP_NUM_THREADS is
-    set: two are a little faster alone, but much slower beside other programs (results/differences.md)."""
+    set: two are a little faster alone, but much slower beside other programs (results/differences.md). The
+    tiniest numbers become 0: a trained model has many, and processors are slow with them."""
+    torch.set_flush_denormal(True)
     if device == "cpu" and gpt.config.n_embd < 768 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return gpt.to(device)

@@ -24,7 +24,8 @@ from gpt import UserError, run_or_explain
 
 def records(log):
     """{kind: {epoch, or dataset of a test: record}}. What a log says twice, of a run that was stopped and
-    resumed, counts as said last; a line that the stop broke is left out. Older logs have lines of steps."""
+    resumed, counts as said last; a line that the stop broke is left out. Older logs have lines of steps, and
+    no settings, from which the others' tests are told what is unusual today."""
     found, broken = {"run": {}, "step": {}, "valid": {}, "test": {}}, []
     for i, line in enumerate(log.read_text(errors="replace").splitlines(), start=1):
         try:
@@ -34,6 +35,9 @@ def records(log):
             broken.append(i)
     if not found["valid"]:
         raise UserError(f"{log} is no log with a finished epoch: name a run's folder, or its log.jsonl")
+    for begun in found["run"].values():
+        for test in found["test"].values():
+            test["unusual"] = train.unusual(argparse.Namespace(**begun["settings"]))
     if broken:
         print(f"note: broken lines of {log} are left out: {broken}", file=sys.stderr)
     return found

@@ -67,6 +67,13 @@ def test_the_summary_has_a_row_for_each_method_with_mean_and_spread(tmp_path):
         ("prosqa", "cot", 1, "50.0", "-", "14.0", "")]
 
 
+def test_a_log_with_settings_says_what_is_unusual_today(tmp_path):
+    settings = train.usual("quick", "prosqa") | {"c": 3, "data_seed": 2}
+    test = dict(kind="test", dataset="prosqa", method="coconut", unusual="as it was then", correct=1, total=4, tokens=5.0)
+    log = write(tmp_path / "a.jsonl", dict(kind="run", epoch=0, settings=settings), VALID, test)
+    assert figures.summary(figures.read([log]))[1][0][-1] == "--c 3"
+
+
 def test_depth_takes_each_methods_better_rate():
     rows = [("prosqa", method, 1, f"{own + half:.1f} ± 1.0", "50.0", "5.0", f"--either_root{layers}{' --lr 0.1 --muon_lr 0.2' * (half > 0)}")
             for method, own in (("coconut", 90), ("pause_as_thought", 60)) for layers in (" --n_layer 2", "", " --n_layer 8") for half in (0, 5)]

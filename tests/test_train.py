@@ -240,11 +240,13 @@ def test_the_optimizer_is_reset_at_stage_changes_only_when_asked(tmp_path):
 def test_a_small_model_on_a_cpu_has_one_thread_unless_told_otherwise(monkeypatch, device, width, variables, threads):
     taken = [2]
     monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    torch.set_flush_denormal(False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     gpt = train.to_device(GPT(GPTConfig(vocab_size=9, block_size=4, n_layer=1, n_head=1, n_embd=width)), device)
     assert taken[-1] == threads and gpt.wte.weight.device.type == device
+    assert (torch.tensor(1e-30) * 1e-10).item() == 0                    # no tiny numbers, which are slow
 
 
 def test_a_loss_that_is_no_number_stops_the_run_before_a_checkpoint(tmp_path, monkeypatch):
