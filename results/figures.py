@@ -63,22 +63,22 @@ def curve(runs):
 
 
 def summary(runs):
-    """A row for each dataset, method and what is unusual: accuracy in %, with its standard deviation over the
-    runs, on the runs' own test problems and on those of --same_depth; tokens."""
+    """A row for each dataset, method and what is unusual: accuracy in %, the mean and each run's, on the runs'
+    own test problems and on those of --same_depth; tokens."""
     groups, rows = {}, []
     for run in runs.values():
         for dataset, own in list(run["test"].items())[:1]:      # the first is the run's own
             tests = own, run["test"].get(f"{dataset} --same_depth")
             groups.setdefault((dataset, own["method"], own["unusual"]), []).append(tests)
     for (dataset, method, unusual), group in sorted(groups.items()):
-        means = []
+        cells = []
         for tests in zip(*group):
             shares = [100 * test["correct"] / test["total"] for test in tests if test]
-            spread = f" ± {statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
-            means.append(f"{statistics.mean(shares):.1f}{spread}" if shares else "-")
+            each = f" ({' '.join(f'{share:.1f}' for share in shares)})" * (len(shares) > 1)
+            cells.append(f"{statistics.mean(shares):.1f}{each}" if shares else "-")
         tokens = statistics.mean(own["tokens"] for own, _ in group)
-        rows.append((Path(dataset).name, method, len(group), *means, f"{tokens:.1f}", unusual))
-    return "dataset method runs accuracy same_depth tokens with".split(), rows
+        rows.append((Path(dataset).name, method, *cells, f"{tokens:.1f}", unusual))
+    return "dataset method accuracy same_depth tokens with".split(), rows
 
 
 def told(dataset, test):
@@ -104,32 +104,24 @@ def page(folder):
                      round(last["seconds"] / 60), "<br>".join(tests)))
     return "\n".join([
         "# All runs\n", "`python results/figures.py` writes this page from the logs. `with`: the flags of "
-        "train.py\nthat differ from the usual. Runs in variants, of changed code, are not in the means. In "
+        "train.py\nthat differ from the usual. Runs in variants are of changed code, and not in the first table. In "
         "brackets: the 95 % interval.\n",
-        "Means in %, ± the standard deviation over runs:\n", table(*summary(read(logs))),
+        "Accuracy in %, the mean and each run's:\n", table(*summary(read(logs))),
         "Each run:\n", table("log method with seed epochs minutes tests".split(), rows)])
 
 
-def depth(rows):
-    """A row of means for each number of layers, of the runs with --either_root in the rows of a summary; each
-    method at its better learning rate."""
-    best = {}
-    for _, method, _, *means, _, unusual in rows:
-        if match := re.fullmatch(r"--either_root(?: --n_layer (\d))?(?: --lr .*)?", unusual):
-            key = int(match[1] or 4), method
-            best[key] = max(best.get(key, []), [float(mean.split()[0]) / 100 for mean in means])
-    return (["layers", "Coconut", "Coconut, same_depth", "pause as thought", "pause as thought, same_depth"],
-            [(n, *best[n, "coconut"], *best[n, "pause_as_thought"]) for n in (2, 4, 8)])
+NAMES = {"coconut": "Coconut", "cot": "CoT", "pause_as_thought": "pause as\nthought", "pause": "pause\ntoken",
+         "no_curriculum": "w/o\ncurriculum", "no_thought": "w/o\nthought", "no_cot": "No-CoT", "icot": "iCoT"}
 
 
-def draw(path, heads, rows, what=""):
-    """A picture of a table: a search tree, or lines over its first column, of shares that are `what`."""
+def draw(path, plot, *what):
+    """A picture: plot(axes, *what)."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("pictures need matplotlib: pip install matplotlib") from None
     figure = Figure((7, 3.5), layout="constrained")
-    (draw_tree if "node" in heads else draw_lines)(figure.subplots(), heads, rows, what)
+    plot(figure.subplots(), *what)
     try:
         figure.savefig(path, dpi=200)
     except ValueError as e:                                     # an ending that matplotlib does not know
@@ -137,7 +129,22 @@ def draw(path, heads, rows, what=""):
     print(f"drawn in {path}")
 
 
-def draw_tree(axes, heads, rows, what):
+def plot_runs(axes, runs, dataset, title):
+    """A dot for every usual run on a dataset, by method: its own test problems, and those of --same_depth."""
+    for kind, side, fill in ("", -0.12, "C0"), (" --same_depth", 0.12, "none"):
+        tests = [run["test"][dataset + kind] for run in runs.values() if dataset + kind in run["test"]]
+        dots = [([*NAMES].index(test["method"]) + side, 100 * test["correct"] / test["total"]) for test in tests
+                if not test["unusual"]]
+        axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0",
+                     label="usual problems" if fill == "C0" else "both candidates equally deep")
+    axes.axhline(50, color="black", linestyle=":", linewidth=1)
+    axes.text(len(NAMES) - 0.6, 50.5, "a coin flip", ha="right", fontsize=8)
+    axes.set(title=title, ylabel="right answers, %", ylim=(40, 101))
+    axes.set_xticks(range(len(NAMES)), NAMES.values(), fontsize=8)
+    axes.legend(frameon=False, fontsize=8)
+
+
+def plot_tree(axes, heads, rows, title):
     """One more step to the right with every column; the area of a circle is the value of its node."""
     last = {}                                                   # {depth: the height of the last node there}
     for y, (depth, node, value, _, on_path) in enumerate(rows):
@@ -147,15 +154,29 @@ def draw_tree(axes, heads, rows, what):
         area = 15 + 600 * (value or 0)                          # in square points
         axes.scatter(depth, y, area, color=color)
         axes.annotate(node.strip() if value == "" else f"{node.strip()} {value:.0%}", (depth, y),
-                      (area ** 0.5 / 2, 1), textcoords="offset points", va="bottom", fontsize=8)
+                      (3 + area ** 0.5 / 2, 3), textcoords="offset points", va="bottom", fontsize=8)
     axes.set_xlim(right=max(last) + 0.5)
     axes.invert_yaxis()
     axes.set_axis_off()
-    axes.set_title(what, size=8)
+    axes.set_title(title, size=9)
 
 
-def draw_lines(axes, heads, rows, what):
-    """Where the second column is text, the stages of a curve, each change of it is marked above."""
+def plot_bars(axes, heads, rows, title):
+    """A sweep's answers by steps of thought: right at once, right after written steps, wrong."""
+    steps, right, label = [row[0] for row in rows], [100 * row[1] for row in rows], heads.index("Correct\nLabel")
+    at_once, bottom = [100 * row[label] for row in rows], [0] * len(rows)
+    parts = {"right, at once": at_once, "right, after written steps": [r - a for r, a in zip(right, at_once)],
+             "wrong": [100 - r for r in right]}
+    for (name, part), color in zip(parts.items(), ("C0", "lightblue", "0.8")):
+        axes.bar(steps, part, bottom=bottom, label=name, color=color)
+        bottom = [b + p for b, p in zip(bottom, part)]
+    axes.set(title=title, xlabel="steps of thought", ylabel="test problems, %", ylim=(0, 100))
+    axes.legend(fontsize=8, loc="lower left", framealpha=1)
+
+
+def plot_lines(axes, heads, rows, what, title=""):
+    """Lines over the first column, of shares that are `what`. Where the second column is text, the stages of a
+    curve, each change of it is marked above."""
     colors, (first, *columns) = {}, zip(*rows)
     first_head, *heads = [head.replace("\n", " ") for head in heads]
     for head, column in zip(heads, columns):
@@ -164,7 +185,7 @@ def draw_lines(axes, heads, rows, what):
             label = None if name in colors else name
             axes.plot(*zip(*points), "." * (len(points) < 10) + "-", linewidth=1, label=label,
                       color=colors.setdefault(name, f"C{len(colors)}"))
-    axes.set(xlabel=first_head, ylabel=what, ylim=(0, 1.02))
+    axes.set(title=title, xlabel=first_head, ylabel=what, ylim=(0, 1.02))
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize=8)
     if isinstance(columns[0][0], str):
@@ -180,18 +201,18 @@ def build(out):
     """logs/README.md and the pages' pictures, in the folder `out`."""
     logs = RESULTS / "logs"
     (out / "logs/README.md").write_text(page(logs))
-    shown = [logs / f"prosqa-{method}-seed{seed}.jsonl" for seed in range(3)
-             for method in ("coconut", "cot", "pause_as_thought", "no_cot", "no_curriculum")]
-    draw(out / "curve.png", *curve(read(shown)), "validation problems right")
-    draw(out / "depth.png", *depth(summary(read(logs.glob("*.jsonl")))[1]), "test problems right")
+    draw(out / "runs.png", plot_runs, read(logs.glob("*.jsonl")), "prosqa",
+         "Without the short cut, only Coconut and CoT beat a coin flip (a dot: one run)")
     small, large = (train.open_run(RESULTS / name, "cpu")[0] for name in ("model", "model28"))
     problems = data.test_problems(large.settings, {})
-    draw(out / "tree.png", *sample.tree(large, problems[18:19]), "how likely the next step is about a node, "
-         "after as many thoughts as it is steps away (orange: a shortest path)")
+    draw(out / "tree.png", plot_tree, *sample.tree(large, problems[18:19]),
+         "After d thoughts: how likely the next step is about a node d steps away (orange: a shortest path)")
     heads, rows = sample.parallel(large, problems)          # of which the first columns are drawn
-    draw(out / "parallel.png", heads[:6], [row[:6] for row in rows], "probability of a node's name")
-    heads, rows = sample.sweep(small, data.test_problems(small.settings, {}))
-    draw(out / "sweep.png", heads[:8], [row[:8] for row in rows], "share of test problems")
+    draw(out / "parallel.png", plot_lines, heads[:6], [row[:6] for row in rows], "probability of a node's name",
+         f"Thought k holds nodes k steps away ({len(problems)} problems, 28 nodes)")
+    problems = data.test_problems(small.settings, {})
+    draw(out / "sweep.png", plot_bars, *sample.sweep(small, problems),
+         f"With three thoughts it stops writing, and is right more often ({len(problems)} problems)")
 
 
 def compare(runs, problems):
@@ -236,7 +257,7 @@ def main(argv=None):
         data.show_table(*curve(runs))
         data.show_table(*summary(runs))
         if args.plot:
-            draw(args.plot, *curve(runs), "validation problems right")
+            draw(args.plot, plot_lines, *curve(runs), "validation problems right")
     else:
         build(RESULTS)
 

@@ -32,7 +32,7 @@ def test_a_row_of_the_page_by_hand(tmp_path):
     write(tmp_path / "a.jsonl", {**VALID, "seconds": 61.0}, {**VALID, "epoch": 2, "seconds": 170.0}, test, {**test, "dataset": "prosqa --nodes 9", "correct": 2, "other": 5, "forced": 3})
     write(tmp_path / "variants/b.jsonl", {**VALID, "seconds": 1.0})                 # stopped before its test
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in figures.page(tmp_path).splitlines() if line.startswith("|")]
-    assert rows[2] == ["prosqa", "cot", "1", "12.5", "-", "5.0", "--c 2"] and rows[5:] == [
+    assert rows[2] == ["prosqa", "cot", "12.5", "-", "5.0", "--c 2"] and rows[5:] == [
         ["[a](a.jsonl)", "cot", "--c 2", "3", "2", "3", "prosqa: 1/8 = 12.5% (2.2 to 47.1)<br>prosqa --nodes 9: 2/8 = 25.0% (7.1 to 59.1), 5 the other candidate, 3 by forced choice"],
         ["[variants/b](variants/b.jsonl)", "", "", "", "1", "0", ""]]
 
@@ -54,7 +54,7 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, monkeypatch):
     assert list(figures.read(["."])) == list(figures.read(["log.jsonl"])) == ["other"]
 
 
-def test_the_summary_has_a_row_for_each_method_with_mean_and_spread(tmp_path):
+def test_the_summary_has_a_row_for_each_method_with_the_mean_and_every_run(tmp_path):
     for name, method, correct in ("a", "coconut", 90), ("b", "coconut", 96), ("c", "cot", 50), ("d", "cot", None), ("e", "coconut", 20):
         lines = [VALID]
         if correct:
@@ -63,8 +63,8 @@ def test_the_summary_has_a_row_for_each_method_with_mean_and_spread(tmp_path):
                                   unusual="--c 2" * (name == "e")))
         write(tmp_path / f"{name}.jsonl", *lines)
     assert figures.summary(figures.read(sorted(tmp_path.iterdir())))[1] == [
-        ("prosqa", "coconut", 2, "93.0 ± 4.2", "53.0 ± 4.2", "14.0", ""), ("prosqa", "coconut", 1, "20.0", "-20.0", "14.0", "--c 2"),
-        ("prosqa", "cot", 1, "50.0", "-", "14.0", "")]
+        ("prosqa", "coconut", "93.0 (90.0 96.0)", "53.0 (50.0 56.0)", "14.0", ""), ("prosqa", "coconut", "20.0", "-20.0", "14.0", "--c 2"),
+        ("prosqa", "cot", "50.0", "-", "14.0", "")]
 
 
 def test_a_log_with_settings_says_what_is_unusual_today(tmp_path):
@@ -72,13 +72,6 @@ def test_a_log_with_settings_says_what_is_unusual_today(tmp_path):
     test = dict(kind="test", dataset="prosqa", method="coconut", unusual="as it was then", correct=1, total=4, tokens=5.0)
     log = write(tmp_path / "a.jsonl", dict(kind="run", epoch=0, settings=settings), VALID, test)
     assert figures.summary(figures.read([log]))[1][0][-1] == "--c 3"
-
-
-def test_depth_takes_each_methods_better_rate():
-    rows = [("prosqa", method, 1, f"{own + half:.1f} ± 1.0", "50.0", "5.0", f"--either_root{layers}{' --lr 0.1 --muon_lr 0.2' * (half > 0)}")
-            for method, own in (("coconut", 90), ("pause_as_thought", 60)) for layers in (" --n_layer 2", "", " --n_layer 8") for half in (0, 5)]
-    rows += [("prosqa", "coconut", 1, "99.0", "99.0", "5.0", flags) for flags in ("", "--n_layer 8", "--either_root --mix 0.0")]
-    assert figures.depth(rows)[1] == [(n, 0.95, 0.5, 0.65, 0.5) for n in (2, 4, 8)]
 
 
 def test_comparing_counts_who_is_right_where(opened, monkeypatch):
@@ -127,18 +120,39 @@ def test_a_runs_curve_is_drawn_as_a_picture(finished, tmp_path):
         figures.main([str(finished), "--plot", str(tmp_path / "a.xyz")])
 
 
-def test_a_picture_has_the_tables_numbers(monkeypatch):
-    """Lines over the first column, a mark at every new stage; a tree."""
-    kept = []
-    monkeypatch.setattr(pytest.importorskip("matplotlib.figure").Figure, "savefig", lambda figure, *_, **__: kept.append(figure.axes[0]))
-    figures.draw("a.png", ["epoch", "stage", "one", "two"], [(1, "0", 0.25, ""), (2, "0", 0.5, 0.1), (3, "1", 1.0, 0.2)], "right")
-    lines = [(line.get_label(), line.get_xydata().tolist()) for line in kept[0].lines]
-    assert lines[:2] == [("one", [[1, 0.25], [2, 0.5], [3, 1.0]]), ("two", [[2, 0.1], [3, 0.2]])] and kept[0].get_ylabel() == "right"
-    assert lines[2][1] == [[0, 0.5], [1, 0.5]] and [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in kept[0].texts] == ["0", "1"]
-    figures.draw("a.png", ["node"], [(0, "Tom", "", "", "*"), (1, "  ant", 0.25, "", ""), (2, " bee", "", "", ""), (1, "cat", 0.75, "", "*")])
-    assert [text.get_text() for text in kept[1].texts] == ["Tom", "ant 25%", "bee", "cat 75%"]
-    assert [line.get_xydata().tolist() for line in kept[1].lines] == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], [[0, 0], [1, 3]]]
-    assert [one.get_sizes()[0] for one in kept[1].collections] == [15, 165, 15, 465]
+@pytest.fixture
+def axes():
+    return pytest.importorskip("matplotlib.figure").Figure().subplots()
+
+
+def test_a_curve_has_the_tables_numbers_and_a_mark_at_every_new_stage(axes):
+    figures.plot_lines(axes, ["epoch", "stage", "one", "two"], [(1, "0", 0.25, ""), (2, "0", 0.5, 0.1), (3, "1", 1.0, 0.2)], "right")
+    lines = [(line.get_label(), line.get_xydata().tolist()) for line in axes.lines]
+    assert lines[:2] == [("one", [[1, 0.25], [2, 0.5], [3, 1.0]]), ("two", [[2, 0.1], [3, 0.2]])] and axes.get_ylabel() == "right"
+    assert lines[2][1] == [[0, 0.5], [1, 0.5]] and [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in axes.texts] == ["0", "1"]
+
+
+def test_a_tree_is_drawn_from_its_rows(axes):
+    figures.plot_tree(axes, ["node"], [(0, "Tom", "", "", "*"), (1, "  ant", 0.25, "", ""), (2, " bee", "", "", ""), (1, "cat", 0.75, "", "*")], "")
+    assert [text.get_text() for text in axes.texts] == ["Tom", "ant 25%", "bee", "cat 75%"]
+    assert [line.get_xydata().tolist() for line in axes.lines] == [[[0, 0], [1, 1]], [[1, 1], [2, 2]], [[0, 0], [1, 3]]]
+    assert [one.get_sizes()[0] for one in axes.collections] == [15, 165, 15, 465]
+
+
+def test_a_sweep_is_drawn_as_stacked_bars(axes):
+    heads = ["steps", "right", "Correct\nPath", "Correct\nLabel"]
+    figures.plot_bars(axes, heads, [(0, 0.75, 0.5, 0.0), (1, 0.875, 0.0, 0.625)], "")
+    bars = [[(bar.get_y(), bar.get_height()) for bar in part] for part in axes.containers]
+    assert bars == [[(0, 0), (0, 62.5)], [(0, 75), (62.5, 25)], [(75, 25), (87.5, 12.5)]]
+
+
+def test_every_usual_run_is_a_dot(axes, tmp_path):
+    tests = [dict(kind="test", dataset=f"prosqa{kind}", method=method, unusual=unusual, correct=correct, total=8)
+             for kind, method, unusual, correct in (("", "coconut", "", 8), (" --same_depth", "coconut", "", 7), ("", "icot", "", 4), ("", "cot", "--c 2", 5))]
+    runs = figures.read([write(tmp_path / f"{i}.jsonl", VALID, *some) for i, some in enumerate((tests[:2], tests[2:3], tests[3:]))])
+    figures.plot_runs(axes, runs, "prosqa", "")
+    usual, same_depth = ([(round(x), y) for x, y in dots.get_offsets().tolist()] for dots in axes.collections)
+    assert usual == [(0, 100), (7, 50)] and same_depth == [(0, 87.5)] and len(axes.get_xticks()) == len(train.METHODS)
 
 
 def test_without_matplotlib_the_tables_still_come_and_a_line_says_what_to_install(finished, monkeypatch, capsys):
