@@ -136,7 +136,7 @@ def plot_runs(axes, runs, dataset, title):
         dots = [([*NAMES].index(test["method"]) + side, 100 * test["correct"] / test["total"]) for test in tests
                 if not test["unusual"]]
         axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0",
-                     label="usual problems" if fill == "C0" else "both candidates equally deep")
+                     label="usual problems" if fill == "C0" else "same_depth: no short cut")
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
     axes.text(len(NAMES) - 0.6, 50.5, "a coin flip", ha="right", fontsize=8)
     axes.set(title=title, ylabel="right answers, %", ylim=(40, 101))
@@ -202,7 +202,7 @@ def build(out):
     logs = RESULTS / "logs"
     (out / "logs/README.md").write_text(page(logs))
     draw(out / "runs.png", plot_runs, read(logs.glob("*.jsonl")), "prosqa",
-         "Without the short cut, only Coconut and CoT beat a coin flip (a dot: one run)")
+         "Without the short cut only our Coconut and CoT beat a coin flip (a dot: one run)")
     small, large = (train.open_run(RESULTS / name, "cpu")[0] for name in ("model", "model28"))
     problems = data.test_problems(large.settings, {})
     draw(out / "tree.png", plot_tree, *sample.tree(large, problems[18:19]),
