@@ -96,7 +96,8 @@ def last_stage_of(settings, longest):
 # ---- Batches, evaluation, and the loop.
 
 BUCKET = 8                  # sort this many batches' problems by length before cutting them
-MAX_NEW_TOKENS = 128        # tokens to write, at most, in evaluation
+MAX_NEW_TOKENS = 128        # to write, at most, in evaluation
+MAX_NEW_WORDS = 48          # the same where tokens are words: our chains and answers have at most 29
 
 
 @dataclass
@@ -199,14 +200,16 @@ def ask(run, problems, n, given=None):
 
     given (P, j, C): vectors in place of the first j thoughts.
     """
-    tokenizer, filler, size = run.tokenizer, METHODS[run.settings.method][0], run.settings.micro_batch
+    tokenizer, filler = run.tokenizer, METHODS[run.settings.method][0]
+    most = MAX_NEW_WORDS if tokenizer.words else MAX_NEW_TOKENS
+    size = 4 * run.settings.micro_batch         # without gradients more fit
     answers, thoughts = [], []
     for start in range(0, len(problems), size):
         asked = [tokenizer.ids(p) for p in problems[start:start + size]]
         batch = data.collate([data.sequence(question, [], answer, tokenizer, filler, n)
                               for question, _, answer in asked]).to(run.gpt.wte.weight.device)
         with run.autocast():
-            ids, thought = coconut.generate(run.gpt, batch, tokenizer.eos, MAX_NEW_TOKENS,
+            ids, thought = coconut.generate(run.gpt, batch, tokenizer.eos, most,
                                             None if given is None else given[start:start + size])
         answers += ids
         thoughts.append(thought)
