@@ -464,7 +464,7 @@ def test_counting_tokens_counts_thoughts_but_not_pauses(runs, method, made):
         p.answer = "?" if i % 2 else text            # every second is right
     result = train.evaluate(run, problems)
     rows = (data.sequence(*run.tokenizer.ids(p), run.tokenizer, train.METHODS[method][0], 3) for p in problems)
-    written = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, 128)[0][0]) for row in rows]
+    written = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, train.MAX_NEW_WORDS)[0][0]) for row in rows]
     assert (result["correct"], result["total"], result["tokens"]) == (4, 8, made + sum(written) / 8)
 
 
