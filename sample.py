@@ -185,6 +185,10 @@ def rewired(problem, matters=True):
     return found
 
 
+FACTS = ("as they are", "sentences in another order", "a change that does not matter",
+         "a change that matters, at step {}", "the same; steps to the new answer: {}")
+
+
 def rewire(run, problems):
     """Does the answer follow the facts? Each row has other problems, made of the test problems: how many can
     be, how many are answered right, and how many with the other candidate. Where a change matters (see
@@ -192,26 +196,22 @@ def rewire(run, problems):
 
     The new answer can be nearer than any in training; so the same problems also stand by its distance.
     """
-    rng, cases = random.Random(0), {"as they are": problems}
+    rng, asked, groups = random.Random(0), [], {}           # asked: (problem, its rows: {(of FACTS, number)})
     for p in problems:
         *told, question = re.split(r"(?<=\.) ", p.question)
         shuffled = data.Problem(" ".join([*rng.sample(told, len(told)), question]), [], p.answer)
-        cases.setdefault("sentences in another order", []).append(shuffled)
-    unharmed = [rewired(p, matters=False) for p in problems]
-    cases["a change that does not matter"] = [found[min(found)] for found in unharmed if found]
-    changed = sorted(((depth, p) for found in map(rewired, problems) for depth, p in found.items()),
-                     key=lambda pair: pair[0])
-    for depth, p in changed:
-        cases.setdefault(f"a change that matters, at step {depth}", []).append(p)
-    for away, p in sorted(((data.graph(p).left[data.graph(p).entity], p) for _, p in changed),
-                          key=lambda pair: pair[0]):
-        cases.setdefault(f"the same, new answer {away} steps away", []).append(p)
-    rows = []
-    for what, asked in cases.items():
-        if asked:
-            texts, *_ = train.ask(run, asked, run.fillers())
-            right, wrong = (sum(map(data.grade, some, texts)) for some in (asked, map(data.wrong, asked)))
-            rows.append((what, len(asked), right / len(asked), wrong / len(asked)))
+        asked += [(p, {(0, 0)}), (shuffled, {(1, 0)})]
+        if found := rewired(p, matters=False):
+            asked.append((found[min(found)], {(2, 0)}))
+        for depth, changed in rewired(p).items():
+            g = data.graph(changed)
+            asked.append((changed, {(3, depth), (4, g.distance[g.answer])}))
+    texts, *_ = train.ask(run, [p for p, _ in asked], run.fillers())
+    for (p, which), text in zip(asked, texts):
+        for row in which:
+            groups.setdefault(row, []).append([float(data.grade(q, text)) for q in (p, data.wrong(p))])
+    rows = [(FACTS[kind].format(number), len(some), *map(statistics.mean, zip(*some)))
+            for (kind, number), some in sorted(groups.items())]
     return ["facts", "problems", "right", "the other\ncandidate"], rows
 
 
