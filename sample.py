@@ -269,21 +269,23 @@ def parallel(run, problems):
     name count, and all problems of at least k steps. A breadth-first search would hold the first two.
 
     Then, for problems with several nodes k steps away, one of them or many? The median probabilities of the
-    three likeliest, and the share of problems in which the second has over 10 %.
+    two likeliest, and the share of problems in which the second has over 10 %. And, of the right and of the
+    wrong answers, how often is the path lost: no node of it, k steps away, has over 5 %?
 
     Paper: Understanding the Latent Reasoning in Coconut. A run with pauses has no thoughts: the hidden states
     that would be the thoughts are read, at <bot> and at all pauses but the last.
     """
     n, tokens = run.fillers(), tokens_of_names(run)
     kinds = ["on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther", "out of\nreach"]
-    thoughts = train.ask(run, problems, n)[2]                                               # (P, n, C)
+    texts, _, thoughts = train.ask(run, problems, n)                                        # (P, n, C)
     if not thoughts.size(1):
         rows = [data.sequence(*run.tokenizer.ids(p), run.tokenizer, "pause", n) for p in problems]
         batch = data.collate(rows).to(thoughts.device)
         thoughts = run.gpt(run.gpt.embed(batch.question), padding=batch.padding)[0][:, -1 - n:-1]
-    shares, frontiers = {}, {}          # {(k, kind of node): probabilities}, {k: [largest first, a problem]}
-    for problem, near in zip(problems, run.gpt.logits(thoughts).softmax(-1)):                   # (n, V)
-        g, frontier = data.graph(problem), {}
+    # {(k, kind of node): probabilities}, {k: [largest first, a problem]}, {(k, is right): is the path lost}
+    shares, frontiers, lost = {}, {}, {}
+    for problem, text, near in zip(problems, texts, run.gpt.logits(thoughts).softmax(-1)):      # (n, V)
+        g, frontier, path = data.graph(problem), {}, {}
         for node in {v for _, v in g.edges.values()}:
             d, named = g.distance.get(node), near[:g.distance[g.answer], tokens[node]].sum(1)
             for k, share in enumerate(named.tolist(), start=1):
@@ -292,18 +294,21 @@ def parallel(run, problems):
                 shares.setdefault((k, kinds[kind]), []).append(share)
                 if d == k:
                     frontier.setdefault(k, []).append(share)
+                    path[k] = max(path.get(k, 0), share * on_path)
         for k, found in frontier.items():
+            lost.setdefault((k, data.grade(problem, text)), []).append(float(path[k] <= 0.05))
             if len(found) > 1:
-                frontiers.setdefault(k, []).append([*sorted(found, reverse=True), 0.0][:3])
+                frontiers.setdefault(k, []).append(sorted(found, reverse=True)[:2])
     rows = []
     for k in range(1, n + 1):
         means = [statistics.mean(shares[k, kind]) if (k, kind) in shares else "" for kind in kinds]
         found = frontiers.get(k, [])
-        best = [statistics.median(column) for column in zip(*found)] or [""] * 3
-        often = statistics.mean(float(two > 0.1) for _, two, _ in found) if found else ""
-        rows.append((k, *means, len(found), *best, often))
-    return ["thought", *kinds, "problems with\nseveral as far", "likeliest\n(median)", "second", "third",
-            "second\nover 10%"], rows
+        best = [statistics.median(column) for column in zip(*found)] or [""] * 2
+        often = statistics.mean(float(two > 0.1) for _, two in found) if found else ""
+        gone = [statistics.mean(lost[k, right]) if (k, right) in lost else "" for right in (True, False)]
+        rows.append((k, *means, len(found), *best, often, *gone))
+    return ["thought", *kinds, "several\nas far in", "likeliest\n(median)", "second", "second\nover 10%",
+            "path lost,\nof right", "of wrong\nanswers"], rows
 
 
 def erase(run, problems):

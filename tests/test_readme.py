@@ -76,7 +76,7 @@ def test_the_included_model_thinks_what_the_readme_says(capsys):
     sample.main([str(ROOT / "results/model"), "--parallel"])
     rows = [re.findall(r"^ +[123]  +(\S.*%)$", text, re.M) for text in (README, capsys.readouterr().out)]
     shares = [[float(share) for row in some for share in re.findall(r"([\d.]+)%", row)] for some in rows]
-    assert len(shares[0]) == 14 + 12 and shares[0] == pytest.approx(shares[1], abs=1)
+    assert len(shares[0]) == 9 + 10 + 10 and shares[0] == pytest.approx(shares[1], abs=1)
     sample.main([str(ROOT / "results/model"), "--corrupt", "--same_depth"])
     found = re.findall(r"(\d+)/\d+ = .*?(\d+) +(\d+)$", capsys.readouterr().out, re.M)
     said = re.findall(r"^(?:\|[^|]+){3}\| (\d+)(?: of \d+)? \| (\d+) \| (\d+) \|$", page, re.M)
