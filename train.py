@@ -304,7 +304,7 @@ def fresh(run, epoch, tested):
     Up to the end of the first `epochs_per_stage` epochs of stage K a question has no distractors: there the
     model learns to find and to chain facts. Then each problem gets its own random share of them, more with
     every epoch; after --grow_epochs epochs half of the problems have all. With --easy there are none in its
-    round and at once so many after it. All methods keep this timetable.
+    round, and all after it. All methods keep this timetable.
     """
     settings = run.settings
     if settings.easy:
@@ -314,7 +314,7 @@ def fresh(run, epoch, tested):
         grown = min(1.0, max(0.0, (epoch + 1 - easy) / settings.grow_epochs))
 
     def each(rng):
-        return dict(distractors=min(1.0, 2 * grown * rng.random()))
+        return dict(distractors=grown if settings.easy else min(1.0, 2 * grown * rng.random()))
     seed = f"{settings.data_seed} {settings.seed} {epoch}"
     return data.problem_sets(settings, ("train",), seed=seed, seen=tested, each=each)["train"]
 
