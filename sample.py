@@ -262,53 +262,67 @@ def tokens_of_names(run):
 
 
 @torch.no_grad()
-def parallel(run, problems):
-    """Which nodes of the graph the thoughts hold. Row k: the mean probability that the output head, at
-    thought k, gives to the name of a node, for five kinds of nodes: those k steps from the entity, on a
-    shortest path to the answer or elsewhere, and those nearer, farther and out of reach. All tokens with the
-    name count, and all problems of at least k steps. A breadth-first search would hold the first two.
-
-    Then, for problems with several nodes k steps away, one of them or many? The median probabilities of the
-    two likeliest, and the share of problems in which the second has over 10 %. And, of the right and of the
-    wrong answers, how often is the path lost: no node of it, k steps away, has over 5 %?
-
-    Paper: Understanding the Latent Reasoning in Coconut. A run with pauses has no thoughts: the hidden states
-    that would be the thoughts are read, at <bot> and at all pauses but the last.
-    """
-    n, tokens = run.fillers(), tokens_of_names(run)
-    kinds = ["on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther", "out of\nreach"]
+def read_thoughts(run, problems):
+    """What the model writes after the run's fillers: texts, and what the output head makes of each thought:
+    probabilities (P, n, V). A run with pauses has no thoughts: the hidden states that would be the thoughts
+    are read, at <bot> and at all pauses but the last."""
+    n = run.fillers()
     texts, _, thoughts = train.ask(run, problems, n)                                        # (P, n, C)
     if not thoughts.size(1):
         rows = [data.sequence(*run.tokenizer.ids(p), run.tokenizer, "pause", n) for p in problems]
         batch = data.collate(rows).to(thoughts.device)
         thoughts = run.gpt(run.gpt.embed(batch.question), padding=batch.padding)[0][:, -1 - n:-1]
-    # {(k, kind of node): probabilities}, {k: [largest first, a problem]}, {(k, is right): is the path lost}
-    shares, frontiers, lost = {}, {}, {}
-    for problem, text, near in zip(problems, texts, run.gpt.logits(thoughts).softmax(-1)):      # (n, V)
-        g, frontier, path = data.graph(problem), {}, {}
-        for node in {v for _, v in g.edges.values()}:
-            d, named = g.distance.get(node), near[:g.distance[g.answer], tokens[node]].sum(1)
-            for k, share in enumerate(named.tolist(), start=1):
-                on_path = d == k and d + g.left.get(node, math.inf) == g.distance[g.answer]
-                kind = 4 if d is None else 3 if d > k else 2 if d < k else int(not on_path)
-                shares.setdefault((k, kinds[kind]), []).append(share)
-                if d == k:
-                    frontier.setdefault(k, []).append(share)
-                    path[k] = max(path.get(k, 0), share * on_path)
-        for k, found in frontier.items():
-            lost.setdefault((k, data.grade(problem, text)), []).append(float(path[k] <= 0.05))
-            if len(found) > 1:
-                frontiers.setdefault(k, []).append(sorted(found, reverse=True)[:2])
-    rows = []
-    for k in range(1, n + 1):
-        means = [statistics.mean(shares[k, kind]) if (k, kind) in shares else "" for kind in kinds]
-        found = frontiers.get(k, [])
-        best = [statistics.median(column) for column in zip(*found)] or [""] * 2
-        often = statistics.mean(float(two > 0.1) for _, two in found) if found else ""
-        gone = [statistics.mean(lost[k, right]) if (k, right) in lost else "" for right in (True, False)]
-        rows.append((k, *means, len(found), *best, often, *gone))
-    return ["thought", *kinds, "several\nas far in", "likeliest\n(median)", "second", "second\nover 10%",
-            "path lost,\nof right", "of wrong\nanswers"], rows
+    return texts, run.gpt.logits(thoughts).softmax(-1)
+
+
+KINDS = ON_PATH, AS_FAR, NEARER, FARTHER, OUT_OF_REACH = (
+    "on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther", "out of\nreach")
+
+
+def kind(g, node, k):
+    """Which of KINDS a node of a graph is for thought k; ON_PATH and AS_FAR are k steps from the entity."""
+    d = g.distance.get(node)
+    if d == k:
+        return ON_PATH if d + g.left.get(node, math.inf) == g.distance[g.answer] else AS_FAR
+    return OUT_OF_REACH if d is None else NEARER if d < k else FARTHER
+
+
+def parallel(run, problems):
+    """Which nodes of the graph the thoughts hold. Row k: the mean probability that the output head, at
+    thought k, gives to the name of a node, for each of KINDS. All tokens with the name count, and all
+    problems of at least k steps. A breadth-first search would hold the first two kinds.
+
+    Then, for problems with several nodes k steps away, one of them or many? The median probabilities of the
+    two likeliest, and the share of problems in which the second has over 10 %. And, of the right and of the
+    wrong answers, how often is the path lost: no node of it, k steps away, has over 5 %?
+
+    Paper: Understanding the Latent Reasoning in Coconut.
+    """
+    tokens, seen = tokens_of_names(run), {}                     # {(k, head of a column): numbers}
+    several, best, second, often = "several\nas far in", "likeliest\n(median)", "second", "second\nover 10%"
+    lost = {True: "path lost,\nof right", False: "of wrong\nanswers"}
+    for problem, text, near in zip(problems, *read_thoughts(run, problems)):                    # (n, V)
+        g = data.graph(problem)
+        named = {v: near[:, tokens[v]].sum(1).tolist() for v in {v for _, v in g.edges.values()}}
+        for k in range(1, min(len(near), g.distance[g.answer]) + 1):
+            found = {}
+            for node, shares in named.items():
+                found.setdefault(kind(g, node, k), []).append(shares[k - 1])
+            frontier = sorted(found[ON_PATH] + found.get(AS_FAR, []), reverse=True)
+            found[lost[data.grade(problem, text)]] = [float(max(found[ON_PATH]) <= 0.05)]
+            if len(frontier) > 1:
+                found |= {best: frontier[:1], second: frontier[1:2], often: [float(frontier[1] > 0.1)]}
+            for head, numbers in found.items():
+                seen.setdefault((k, head), []).extend(numbers)
+
+    def cell(k, head):
+        numbers = seen.get((k, best if head == several else head), [])
+        if head == several:
+            return len(numbers)
+        typical = statistics.median if head in (best, second) else statistics.mean
+        return typical(numbers) if numbers else ""
+    heads = [*KINDS, several, best, second, often, *lost.values()]
+    return ["thought", *heads], [(k, *(cell(k, head) for head in heads)) for k in range(1, run.fillers() + 1)]
 
 
 def erase(run, problems):
@@ -324,7 +338,7 @@ def erase(run, problems):
         for i, p in enumerate(problems):
             g = data.graph(p)
             as_far = sorted(v for v, d in g.distance.items() if d == k)
-            path = [v for v in as_far if k + g.left.get(v, math.inf) == g.distance[g.answer]]
+            path = [v for v in as_far if kind(g, v, k) == ON_PATH]
             if len(path) == 1 and len(as_far) > 1:
                 which.append(i)
                 names.append((path[0], next(v for v in as_far if v not in path)))

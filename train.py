@@ -308,15 +308,13 @@ def fresh(run, epoch, tested):
     """
     settings = run.settings
     if settings.easy:
-        grown = float(epoch >= settings.easy * (settings.stages + 1))
+        more = dict(distractors=float(epoch >= settings.easy * (settings.stages + 1)))
     else:
         easy = settings.epochs_first + settings.epochs_per_stage * settings.stages
         grown = min(1.0, max(0.0, (epoch + 1 - easy) / settings.grow_epochs))
-
-    def each(rng):
-        return dict(distractors=grown if settings.easy else min(1.0, 2 * grown * rng.random()))
+        more = dict(each=lambda rng: dict(distractors=min(1.0, 2 * grown * rng.random())))
     seed = f"{settings.data_seed} {settings.seed} {epoch}"
-    return data.problem_sets(settings, ("train",), seed=seed, seen=tested, each=each)["train"]
+    return data.problem_sets(settings, ("train",), seed=seed, seen=tested, **more)["train"]
 
 
 @torch.no_grad()

@@ -63,8 +63,8 @@ def curve(runs):
 
 
 def summary(runs):
-    """A row for each dataset, method and what is unusual: accuracy in %, the mean and each run's, on the runs'
-    own test problems and on those of --same_depth; tokens."""
+    """A row for each dataset, method and what is unusual: accuracy in %, the mean and each run's, on the
+    runs' own test problems and on those of --same_depth; tokens."""
     groups, rows = {}, []
     for run in runs.values():
         for dataset, own in list(run["test"].items())[:1]:      # the first is the run's own
@@ -104,8 +104,8 @@ def page(folder):
                      round(last["seconds"] / 60), "<br>".join(tests)))
     return "\n".join([
         "# All runs\n", "`python results/figures.py` writes this page from the logs. `with`: the flags of "
-        "train.py\nthat differ from the usual. Runs in variants are of changed code, and not in the first table. In "
-        "brackets: the 95 % interval.\n",
+        "train.py\nthat differ from the usual. Runs in variants are of changed code, and not in the first "
+        "table. In brackets: the 95 % interval.\n",
         "Accuracy in %, the mean and each run's:\n", table(*summary(read(logs))),
         "Each run:\n", table("log method with seed epochs minutes tests".split(), rows)])
 
@@ -131,12 +131,13 @@ def draw(path, plot, *what):
 
 def plot_runs(axes, runs, dataset, title):
     """A dot for every usual run on a dataset, by method: its own test problems, and those of --same_depth."""
-    for kind, side, fill in ("", -0.12, "C0"), (" --same_depth", 0.12, "none"):
-        tests = [run["test"][dataset + kind] for run in runs.values() if dataset + kind in run["test"]]
-        dots = [([*NAMES].index(test["method"]) + side, 100 * test["correct"] / test["total"]) for test in tests
-                if not test["unusual"]]
-        axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0",
-                     label="usual problems" if fill == "C0" else "same_depth: no short cut")
+    place = {method: x for x, method in enumerate(NAMES)}
+    for kind, label, side, fill in (("", "usual problems", -0.12, "C0"),
+                                    (" --same_depth", "same_depth: no short cut", 0.12, "none")):
+        tests = [run["test"].get(dataset + kind) for run in runs.values()]
+        dots = [(place[test["method"]] + side, 100 * test["correct"] / test["total"])
+                for test in tests if test and not test["unusual"]]
+        axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0", label=label)
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
     axes.text(len(NAMES) - 0.6, 50.5, "a coin flip", ha="right", fontsize=8)
     axes.set(title=title, ylabel="right answers, %", ylim=(40, 101))
@@ -163,8 +164,8 @@ def plot_tree(axes, heads, rows, title):
 
 def plot_bars(axes, heads, rows, title):
     """A sweep's answers by steps of thought: right at once, right after written steps, wrong."""
-    steps, right, label = [row[0] for row in rows], [100 * row[1] for row in rows], heads.index("Correct\nLabel")
-    at_once, bottom = [100 * row[label] for row in rows], [0] * len(rows)
+    steps, right = [row[0] for row in rows], [100 * row[1] for row in rows]
+    at_once, bottom = [100 * row[heads.index("Correct\nLabel")] for row in rows], [0] * len(rows)
     parts = {"right, at once": at_once, "right, after written steps": [r - a for r, a in zip(right, at_once)],
              "wrong": [100 - r for r in right]}
     for (name, part), color in zip(parts.items(), ("C0", "lightblue", "0.8")):
@@ -175,8 +176,8 @@ def plot_bars(axes, heads, rows, title):
 
 
 def plot_lines(axes, heads, rows, what, title=""):
-    """Lines over the first column, of shares that are `what`. Where the second column is text, the stages of a
-    curve, each change of it is marked above."""
+    """Lines over the first column, of shares that are `what`. Where the second column is text, the stages of
+    a curve, each change of it is marked above."""
     colors, (first, *columns) = {}, zip(*rows)
     first_head, *heads = [head.replace("\n", " ") for head in heads]
     for head, column in zip(heads, columns):
@@ -207,8 +208,9 @@ def build(out):
     problems = data.test_problems(large.settings, {})
     draw(out / "tree.png", plot_tree, *sample.tree(large, problems[18:19]),
          "After d thoughts: how likely the next step is about a node d steps away (orange: a shortest path)")
-    heads, rows = sample.parallel(large, problems)          # of which the first columns are drawn
-    draw(out / "parallel.png", plot_lines, heads[:6], [row[:6] for row in rows], "probability of a node's name",
+    heads, rows = sample.parallel(large, problems)
+    heads, rows = heads[:6], [row[:6] for row in rows]      # the means
+    draw(out / "parallel.png", plot_lines, heads, rows, "probability of a node's name",
          f"Thought k holds nodes k steps away ({len(problems)} problems, 28 nodes)")
     problems = data.test_problems(small.settings, {})
     draw(out / "sweep.png", plot_bars, *sample.sweep(small, problems),

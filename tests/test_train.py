@@ -157,6 +157,7 @@ def test_an_easy_round_through_the_stages_comes_first_without_distractors(tmp_pa
     assert [train.stage_at(epoch, args, 4) for epoch in range(18)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] + [0, 0, 0, 1, 2, 3, 4, 4]
     facts = [sum(p.question.count(".") for p in train.fresh(run, epoch, ())) / 100 for epoch in range(8, 12)]
     assert max(facts[:2]) < 5 and min(facts[2:]) > 7
+    assert train.fresh(run, 10, ()) == data.problem_sets(args, ("train",), seed="0 0 10")["train"]      # whole problems
     args.method = "icot"
     assert [train.stage_at(epoch, args, 5) for epoch in range(18)] == [0, 1, 2, 3, 4, 5, 5, 5, 5, 5] + [0, 1, 2, 3, 4, 5, 5, 5]
     log = records(train_tiny(tmp_path / "run", "--easy", 1, "--epochs", 7))
