@@ -344,9 +344,9 @@ GENERATORS = {"prontoqa": prontoqa_problem, "prosqa": prosqa_problem}
 SPLITS = ("train", "valid", "test")
 
 
-def make_problems(name, sizes, seed=0, seen=(), each=lambda rng: {}, **options):
+def make_problems(name, sizes, seed=0, seen=(), **options):
     """{"train": [Problem, ...], "valid": ..., "test": ...} of the given sizes. No question occurs twice, and
-    none of those in `seen`. `options` go to the generator of `name`; `each(rng)` adds some for a problem.
+    none of those in `seen`. `options` go to the generator of `name`.
 
     Each set has its own random stream, and the test set comes first: another size of one set changes a later
     one only where a question would occur twice.
@@ -356,7 +356,7 @@ def make_problems(name, sizes, seed=0, seen=(), each=lambda rng: {}, **options):
         rng, sets[split] = random.Random(f"{name} {split} {seed}"), []
         for _ in range(sizes[split]):
             for _ in range(10_000):
-                problem = GENERATORS[name](rng, **options | each(rng))
+                problem = GENERATORS[name](rng, **options)
                 if problem.question not in seen:
                     break
             else:

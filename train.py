@@ -84,13 +84,14 @@ def stage_at(epoch, settings, last):
     return 0 if since < 0 else min(1 + since // settings.epochs_per_stage, last)
 
 
-def last_stage_of(settings, longest):
-    """The last stage, where the longest written chain has `longest` steps: K, or K + 1 to remove what is left
-    after K; for iCoT the first without a chain; 0 for methods that never change it."""
+def last_stage_of(settings, chains):
+    """The last stage, for written chains like these, a list of a problem's steps as ids each: K, or K + 1 to
+    remove what is left after K; for iCoT the first without a chain; 0 for methods that never change it."""
     chain = METHODS[settings.method][1]
     if chain == "staged":
-        return settings.stages + (longest > settings.stages)
-    return ICOT_ALL // settings.icot_per_epoch + 1 if chain == "by token" else 0
+        return settings.stages + (max(map(len, chains)) > settings.stages)
+    tokens = max(sum(map(len, steps)) for steps in chains)
+    return math.ceil(min(tokens, ICOT_ALL + 1) / settings.icot_per_epoch) if chain == "by token" else 0
 
 
 # ---- Batches, evaluation, and the loop.
@@ -268,8 +269,7 @@ def train(run, sets, folder, saved):
             optimizer.load_state_dict(state)
         first, best, started = saved["epoch"], saved["best"], started - saved["seconds"]
     tested = {p.question for split in ("valid", "test") for p in sets[split]}
-    # Files have no new problems.
-    is_fresh = (settings.easy or settings.grow_epochs) and settings.dataset in data.GENERATORS
+    is_fresh = settings.easy and settings.dataset in data.GENERATORS       # files have no new problems
     ids = [] if is_fresh else list(map(run.tokenizer.ids, sets["train"]))
     for epoch in range(first, settings.epochs):
         before = stage_at(max(0, epoch - 1), settings, run.last_stage)
@@ -297,24 +297,16 @@ def train(run, sets, folder, saved):
 # ---- The recipe, not the paper's: what makes random weights learn in minutes.
 
 def fresh(run, epoch, tested):
-    """An epoch's own training problems (--easy, --grow_epochs), none of which is `tested`; another seed has
-    others. The fixed set is not trained on then; it gives the words, the longest chain and the number of
-    problems.
+    """An epoch's own training problems (--easy), none of which is `tested`; another seed has others. The
+    fixed set is not trained on then; it gives the words, the longest chain and the number of problems.
 
-    Up to the end of the first `epochs_per_stage` epochs of stage K a question has no distractors: there the
-    model learns to find and to chain facts. Then each problem gets its own random share of them, more with
-    every epoch; after --grow_epochs epochs half of the problems have all. With --easy there are none in its
-    round, and all after it. All methods keep this timetable.
+    In the first round of stages, the easy one, a question has no distractors: there the model learns to find
+    and to chain facts. After it, questions are whole. All methods keep this timetable.
     """
     settings = run.settings
-    if settings.easy:
-        more = dict(distractors=float(epoch >= settings.easy * (settings.stages + 1)))
-    else:
-        easy = settings.epochs_first + settings.epochs_per_stage * settings.stages
-        grown = min(1.0, max(0.0, (epoch + 1 - easy) / settings.grow_epochs))
-        more = dict(each=lambda rng: dict(distractors=min(1.0, 2 * grown * rng.random())))
-    seed = f"{settings.data_seed} {settings.seed} {epoch}"
-    return data.problem_sets(settings, ("train",), seed=seed, seen=tested, **more)["train"]
+    is_whole = epoch >= settings.easy * (settings.stages + 1)
+    return data.problem_sets(settings, ("train",), seed=f"{settings.data_seed} {settings.seed} {epoch}",
+                             seen=tested, distractors=float(is_whole))["train"]
 
 
 @torch.no_grad()
@@ -436,8 +428,7 @@ def log(folder, record):
 
 def new_run(settings, problems):
     """A run before its first epoch: of random weights, GPT-2's, or another run's."""
-    longest = max(len(p.steps) for p in problems)
-    settings.stages = settings.stages or longest or 1           # K
+    settings.stages = settings.stages or max(len(p.steps) for p in problems) or 1           # K
     torch.manual_seed(settings.seed % 2 ** 63)
     if settings.init == "scratch":
         tokenizer = Tokenizer.of(problems)
@@ -456,7 +447,7 @@ def new_run(settings, problems):
             like = weights["wte.weight"][tokenizer.encode("<<")[:1]]    # (1, C): <bot>, <eot> and <pause>
             weights["wte.weight"] = torch.cat([weights["wte.weight"], like.expand(3, -1)])  # begin as "<<"
         gpt = from_weights(weights, old.config.n_head, settings.dropout)
-    return Run(gpt, tokenizer, settings, 0, last_stage_of(settings, longest))
+    return Run(gpt, tokenizer, settings, 0, last_stage_of(settings, [tokenizer.ids(p)[1] for p in problems]))
 
 
 def check_length(run, problems):
@@ -538,14 +529,18 @@ def lock(folder):
 # The defaults of --setting quick, a run of minutes from random weights (results/README.md says why), and of
 # --setting paper (Experiments, Setup). The paper's problems are data.py's defaults.
 QUICK = dict(
-    dataset="prosqa", method="coconut", setting="quick", seed=0, train_size=7000, nodes=14, max_steps=5,
-    c=1, stages=0, epochs=45, epochs_first=1, epochs_per_stage=1, easy=0, grow_epochs=15, mix=0.6,
-    icot_per_epoch=2, detach_thoughts=False, init="scratch", n_layer=4, n_head=2, n_embd=64, dropout=0.0,
+    dataset="prosqa", method="coconut", setting="quick", seed=0, train_size=7000, valid_size=1000,
+    test_size=2000, c=1, stages=0, epochs=32, epochs_first=3, epochs_per_stage=2, easy=3, mix=0.0,
+    icot_per_epoch=1, detach_thoughts=False, init="scratch", n_layer=4, n_head=3, n_embd=96, dropout=0.0,
     batch_size=16, micro_batch=32, lr=5e-4, muon_lr=0.0025, warmup=100, decay=0.9, weight_decay=0.0,
     reset_optimizer=False, float32=False)
+QUICK_BY_DATASET = {
+    "prosqa": dict(nodes=12, max_steps=4, either_root=True),
+    "prontoqa": dict(epochs=16, epochs_first=1, epochs_per_stage=1, easy=1, icot_per_epoch=4, n_head=2,
+                     n_embd=64)}
 PAPER = QUICK | dict(
-    epochs=50, epochs_first=5, epochs_per_stage=5, grow_epochs=0, mix=0.0, icot_per_epoch=8, init="gpt2",
-    n_layer=12, n_head=12, n_embd=768, dropout=0.1, batch_size=128, lr=1e-4, muon_lr=0.0, warmup=0, decay=0.0,
+    epochs=50, epochs_first=5, epochs_per_stage=5, easy=0, icot_per_epoch=8, init="gpt2", n_layer=12,
+    n_head=12, n_embd=768, dropout=0.1, batch_size=128, lr=1e-4, muon_lr=0.0, warmup=0, decay=0.0,
     weight_decay=0.01, reset_optimizer=True)
 PAPER_GSM8K = dict(c=2, stages=3, epochs_first=6, epochs_per_stage=3)
 
@@ -555,7 +550,7 @@ def usual(setting, dataset):
     problems = data.problem_defaults(dataset)
     if setting == "paper":
         return PAPER | problems | (PAPER_GSM8K if dataset == "gsm8k" else {}) | {"dataset": dataset}
-    return problems | QUICK | {"dataset": dataset}
+    return problems | QUICK | QUICK_BY_DATASET.get(dataset, {}) | {"dataset": dataset}
 
 
 def as_flags(settings):
@@ -587,9 +582,7 @@ def add_settings(add):
     add("--epochs_first", type=natural, help="epochs in stage 0")
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
     add("--easy", type=natural, help="before all these, so many epochs of each stage without distractors; "
-        "new training problems every epoch")
-    add("--grow_epochs", type=natural, help="new training problems every epoch; once the last stage has "
-        "begun, distractors come in over so many; 0: always the same problems")
+        "new training problems every epoch (0: always the same)")
     add("--mix", type=share, help="share of batches of a random stage up to the current one, where fillers "
         "tell the model which")
     add("--icot_per_epoch", type=count, help="iCoT: tokens of the chain removed with every epoch")
@@ -617,8 +610,8 @@ def parse(argv=None):
     quick = usual("quick", "prosqa")
     paper = {flag: value for flag, value in usual("paper", "prosqa").items() if value != quick[flag]}
     parser = data.Parser(description=__doc__.split("\n\n")[0], epilog=(
-        f"defaults: {as_flags(quick)}; with --setting paper: {as_flags(paper)} "
-        f"(on gsm8k: {as_flags(PAPER_GSM8K)})"))
+        f"defaults: {as_flags(quick)} (on prontoqa: {as_flags(QUICK_BY_DATASET['prontoqa'])}); with --setting "
+        f"paper: {as_flags(paper)} (on gsm8k: {as_flags(PAPER_GSM8K)})"))
     add = parser.add_argument
     add("--device", default="auto", help="cpu, cuda, or auto: cuda, if there is one")
     add("--out", help="the run's folder (runs/DATASET-METHOD-seedSEED)")
@@ -707,10 +700,9 @@ def example(settings):
     """Print a training problem as the model reads it, at the first, a middle and the last stage."""
     settings.train_size = min(settings.train_size, 500)         # enough for every word to occur
     problems = data.problem_sets(settings, ("train",))["train"]
-    problem, longest = problems[0], max(len(p.steps) for p in problems)
-    settings.stages = settings.stages or longest
+    problem, settings.stages = problems[0], settings.stages or max(len(p.steps) for p in problems)
     tokenizer = Tokenizer.of(problems) if settings.init == "scratch" else Tokenizer()
-    last, show = last_stage_of(settings, longest), tokenizer.show
+    last, show = last_stage_of(settings, [tokenizer.ids(p)[1] for p in problems]), tokenizer.show
     run = Run(None, tokenizer, settings, 0, last)
     print("\n".join([problem.question, *problem.steps, f"### {problem.answer}"]))
     for stage in sorted({0, last // 2, last}):

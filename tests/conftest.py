@@ -11,8 +11,8 @@ import train
 from gpt import run_or_explain
 
 torch.set_num_threads(1)
-TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --grow_epochs 0 "
-        "--epochs 5 --epochs_first 2 --epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 "
+TINY = ("--dataset prosqa --nodes 9 --max_steps 3 --train_size 60 --valid_size 8 --test_size 8 --no-either_root "
+        "--mix 0.6 --easy 0 --epochs 5 --epochs_first 2 --epochs_per_stage 1 --n_layer 1 --n_head 2 --n_embd 16 "
         "--dropout 0.1 --batch_size 16 --device cpu").split()
 # Tom - ant - cat - dog is shortest, ant - bee - cat one longer; Sam leads elsewhere.
 ANTS = data.Problem("Every ant is a bee. Tom is a ant. Every bee is a cat. Every ant is a cat. Every cat is a dog. Sam is a elk. "

@@ -39,7 +39,7 @@ def test_schedule_of_coconut_is_the_papers_table():
     """c = 2, K = 3, a problem of 4 steps: GSM8K's stages, the last of which removes what is left. A short one gets as many thoughts."""
     assert [train.schedule(settings(c=2), s) for s in range(5)] == [(0, 0), (1, 2), (2, 4), (3, 6), (train.ALL, 6)]
     assert [train.Run(None, None, settings(stages=6, c=2), s, 6).fillers() for s in (0, 2, 6)] == [0, 4, 12]
-    assert [train.last_stage_of(settings(), longest) for longest in (3, 4)] == [3, 4]
+    assert [train.last_stage_of(settings(), [[[1]], [[1]] * longest]) for longest in (3, 4)] == [3, 4]
     args = settings(epochs_first=2, epochs_per_stage=3)
     assert [train.stage_at(e, args, 2) for e in range(10)] == [0, 0, 1, 1, 1, 2, 2, 2, 2, 2]
     assert train.stage_at(0, settings(epochs_first=0, epochs_per_stage=3), 2) == 1
@@ -53,7 +53,7 @@ def test_methods_are_the_papers_grid(method, stage0, last):
     args = settings(method=method, c=2)
     assert [(min(3, removed), n) for removed, n in (train.schedule(args, stage) for stage in (0, 3))] == [stage0, last]
     assert train.METHODS[method][0] == ("pause" if "pause" in method else "thought" if last[1] else None)
-    assert train.last_stage_of(args, 3) == (0 if stage0 == last else 3)
+    assert train.last_stage_of(args, [[[1]] * 3]) == (0 if stage0 == last else 3)
 
 
 def test_papers_settings_are_the_papers():
@@ -65,7 +65,7 @@ def test_papers_settings_are_the_papers():
         assert paper.init == "gpt2" and paper.stages == 3 * (dataset == "gsm8k")
         assert (paper.n_layer, paper.n_head, paper.n_embd, paper.dropout) == (12, 12, 768, 0.1)
         assert (paper.batch_size, paper.lr, paper.weight_decay, paper.muon_lr, paper.mix) == (128, 1e-4, 0.01, 0.0, 0.0)
-        assert paper.reset_optimizer and not paper.grow_epochs and not paper.easy and not paper.warmup and not paper.decay
+        assert paper.reset_optimizer and not paper.easy and not paper.warmup and not paper.decay
         assert not sizes or sizes == (paper.train_size, paper.valid_size, paper.test_size)
         assert dataset != "prontoqa" or paper.hops == 5
         assert dataset != "prosqa" or (paper.nodes, paper.min_steps, paper.max_steps, paper.parents) == (28, 3, 6, 1.5)
@@ -100,7 +100,9 @@ def test_icot_removes_tokens_from_the_left_and_at_last_all(some):
     problems, tokenizer = some
     args = settings(method="icot", icot_per_epoch=8)
     assert [train.schedule(args, s) for s in range(7)] == [(8 * s, 0) for s in range(5)] + [(train.ALL, 0)] * 2
-    assert [train.stage_at(e, args, train.last_stage_of(args, 3)) for e in range(8)] == [min(e, 5) for e in range(8)]
+    for tokens, last in (0, 0), (1, 1), (16, 2), (17, 3), (39, 5), (99, 5):                 # of the longest chain
+        assert train.last_stage_of(args, [[], [[0] * tokens]]) == last
+    assert [train.stage_at(e, args, 5) for e in range(8)] == [min(e, 5) for e in range(8)]
     run, extra = a_run(tokenizer, 1, method="icot", icot_per_epoch=3, mix=0.5), []          # mixing does not count
     whole = {tuple(ids[0][:-1]): ids for ids in map(tokenizer.ids, problems)}
     for seed in range(100):
@@ -133,35 +135,24 @@ def test_buckets_hold_every_problem_once_and_batches_of_like_length(monkeypatch)
     assert most < some < 0.5 * plain and [*map(max, batches[100])] != sorted(map(max, batches[100]))
 
 
-def test_fresh_problems_gain_distractors_after_the_curriculum_each_its_own_share_and_are_never_tested_ones(tmp_path, monkeypatch):
-    args = train.settings_of(dict(train_size=100, nodes=10, max_steps=4, grow_epochs=4))
-    run = train.new_run(args, data.problem_sets(args, ("train", "test"))["train"])
-    epochs = [train.fresh(run, epoch, ()) for epoch in range(10)]                       # of 1 + 4 stages
-    facts = [sum(p.question.count(".") for p in problems) / 100 for problems in epochs]
-    assert max(facts[:5]) < 5 < facts[5] < facts[6] < facts[7] and min(facts[8:]) > 7
-    assert len({p.question for problems in epochs for p in problems}) == 1000
-    args.seed = 1
-    assert not {p.question for p in epochs[9]} & {p.question for p in train.fresh(run, 9, ())}      # another seed's
-    args.seed = 0
-    tested = {p.question for p in epochs[9][:50]}
-    assert not tested & {p.question for p in train.fresh(run, 9, tested)}
-    asked, fresh = [], train.fresh
-    monkeypatch.setattr(train, "fresh", lambda run, epoch, tested: asked.append((epoch, len(tested))) or fresh(run, epoch, tested))
-    train_tiny(tmp_path / "run", "--grow_epochs", 2)
-    assert asked == [(epoch, 8 + 8) for epoch in range(5)]
-
-
-def test_an_easy_round_through_the_stages_comes_first_without_distractors(tmp_path):
+def test_an_easy_round_through_the_stages_comes_first_without_distractors_of_fresh_problems_that_are_never_tested(tmp_path, monkeypatch):
     args = train.settings_of(dict(train_size=100, nodes=10, max_steps=4, easy=2, epochs_first=3, epochs_per_stage=1))
     run = train.new_run(args, data.problem_sets(args, ("train", "test"))["train"])
     assert [train.stage_at(epoch, args, 4) for epoch in range(18)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] + [0, 0, 0, 1, 2, 3, 4, 4]
-    facts = [sum(p.question.count(".") for p in train.fresh(run, epoch, ())) / 100 for epoch in range(8, 12)]
-    assert max(facts[:2]) < 5 and min(facts[2:]) > 7
-    assert train.fresh(run, 10, ()) == data.problem_sets(args, ("train",), seed="0 0 10")["train"]      # whole problems
+    epochs = [train.fresh(run, epoch, ()) for epoch in range(8, 12)]
+    facts = [sum(p.question.count(".") for p in problems) / 100 for problems in epochs]
+    assert max(facts[:2]) < 5 and min(facts[2:]) > 7 and len({p.question for problems in epochs for p in problems}) == 400
+    assert epochs[2] == data.problem_sets(args, ("train",), seed="0 0 10")["train"]                     # whole problems
+    tested = {p.question for p in epochs[2][:50]}
+    assert not tested & {p.question for p in train.fresh(run, 10, tested)}
+    args.seed = 1
+    assert not {p.question for p in epochs[2]} & {p.question for p in train.fresh(run, 10, ())}         # another seed's
     args.method = "icot"
     assert [train.stage_at(epoch, args, 5) for epoch in range(18)] == [0, 1, 2, 3, 4, 5, 5, 5, 5, 5] + [0, 1, 2, 3, 4, 5, 5, 5]
+    asked, fresh = [], train.fresh
+    monkeypatch.setattr(train, "fresh", lambda run, epoch, tested: asked.append((epoch, len(tested))) or fresh(run, epoch, tested))
     log = records(train_tiny(tmp_path / "run", "--easy", 1, "--epochs", 7))
-    assert [r["stage"] for r in log if r["kind"] == "valid"] == [0, 1, 2, 3, 0, 0, 1]
+    assert [r["stage"] for r in log if r["kind"] == "valid"] == [0, 1, 2, 3, 0, 0, 1] and asked == [(epoch, 8 + 8) for epoch in range(7)]
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
