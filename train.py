@@ -559,14 +559,6 @@ def as_flags(settings):
                     for k, v in settings.items())
 
 
-def unusual(settings):
-    """The settings that differ from the usual, as flags: what a table of results must keep apart."""
-    left_out = ("dataset", "method", "seed", "data_seed", "stages", "micro_batch")
-    usually = usual(settings.setting, settings.dataset)
-    return as_flags({flag: value for flag, value in vars(settings).items()
-                     if flag in usually and flag not in left_out and value != usually[flag]})
-
-
 def add_settings(add):
     """The flags of how a run learns; `add` is a parser's add_argument."""
     number, switch = data.number, argparse.BooleanOptionalAction
@@ -691,8 +683,7 @@ def test(folder, device, typed):
     settings.micro_batch = typed.pop("micro_batch", settings.micro_batch)
     result = evaluate(run, data.test_problems(settings, typed), fully=True)
     dataset = typed.pop("dataset", settings.dataset)
-    log(folder, dict(kind="test", dataset=f"{dataset} {as_flags(typed)}".strip(), seed=settings.seed,
-                     method=settings.method, unusual=unusual(settings), stage=run.stage,
+    log(folder, dict(kind="test", dataset=f"{dataset} {as_flags(typed)}".strip(), stage=run.stage,
                      last_stage=run.last_stage, **result))
 
 

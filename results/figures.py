@@ -8,6 +8,7 @@
 
 import argparse
 import json
+import math
 import re
 import statistics
 import sys
@@ -23,24 +24,21 @@ from gpt import UserError, run_or_explain
 
 
 def records(log):
-    """{kind: {epoch, or dataset of a test: record}}. What a log says twice, of a run that was stopped and
-    resumed, counts as said last; a line that the stop broke is left out. Older logs have lines of steps, and
-    no settings, from which the others' tests are told what is unusual today."""
-    found, broken = {"run": {}, "step": {}, "valid": {}, "test": {}}, []
+    """{"run", "valid", "test": {epoch, or dataset of a test: record}, "settings": the run's}. What a log says
+    twice, of a run that was stopped and resumed, counts as said last; a line that the stop broke is left
+    out."""
+    found, broken = {"run": {}, "valid": {}, "test": {}}, []
     for i, line in enumerate(log.read_text(errors="replace").splitlines(), start=1):
         try:
             record = json.loads(line)
             found[record["kind"]][record.get("epoch", record.get("dataset"))] = record
         except (ValueError, TypeError, KeyError):
             broken.append(i)
-    if not found["valid"]:
+    if not found["run"] or not found["valid"]:
         raise UserError(f"{log} is no log with a finished epoch: name a run's folder, or its log.jsonl")
-    for begun in found["run"].values():
-        for test in found["test"].values():
-            test["unusual"] = train.unusual(argparse.Namespace(**begun["settings"]))
     if broken:
         print(f"note: broken lines of {log} are left out: {broken}", file=sys.stderr)
-    return found
+    return found | {"settings": argparse.Namespace(**next(iter(found["run"].values()))["settings"])}
 
 
 def read(paths):
@@ -51,6 +49,14 @@ def read(paths):
             raise UserError(f"there is no {log}: name a run's folder, or its log.jsonl")
     names = [log.resolve().parent.name if log.stem == "log" else log.stem for log in logs]
     return {str(log) if names.count(name) > 1 else name: records(log) for name, log in zip(names, logs)}
+
+
+def unusual(settings):
+    """The settings that differ from the usual, as flags: what a table of results must keep apart."""
+    left_out = ("dataset", "method", "seed", "data_seed", "stages", "micro_batch")
+    usually = train.usual(settings.setting, settings.dataset)
+    return train.as_flags({flag: value for flag, value in vars(settings).items()
+                           if flag in usually and flag not in left_out and value != usually[flag]})
 
 
 def curve(runs):
@@ -64,21 +70,22 @@ def curve(runs):
 
 def summary(runs):
     """A row for each dataset, method and what is unusual: accuracy in %, the mean and each run's, on the
-    runs' own test problems and on those of --same_depth; tokens."""
+    runs' own test problems and on those of --same_depth and --no-either_root; tokens."""
     groups, rows = {}, []
     for run in runs.values():
-        for dataset, own in list(run["test"].items())[:1]:      # the first is the run's own
-            tests = own, run["test"].get(f"{dataset} --same_depth")
-            groups.setdefault((dataset, own["method"], own["unusual"]), []).append(tests)
-    for (dataset, method, unusual), group in sorted(groups.items()):
+        if dataset := next(iter(run["test"]), None):            # the first test is the run's own
+            about = dataset, run["settings"].method, unusual(run["settings"])
+            groups.setdefault(about, []).append(run["test"])
+    for (dataset, method, flags), group in sorted(groups.items()):
         cells = []
-        for tests in zip(*group):
-            shares = [100 * test["correct"] / test["total"] for test in tests if test]
+        for kind in "", " --same_depth", " --no-either_root":
+            shares = [100 * tests[dataset + kind]["correct"] / tests[dataset + kind]["total"]
+                      for tests in group if dataset + kind in tests]
             each = f" ({' '.join(f'{share:.1f}' for share in shares)})" * (len(shares) > 1)
             cells.append(f"{statistics.mean(shares):.1f}{each}" if shares else "-")
-        tokens = statistics.mean(own["tokens"] for own, _ in group)
-        rows.append((Path(dataset).name, method, *cells, f"{tokens:.1f}", unusual))
-    return "dataset method accuracy same_depth tokens with".split(), rows
+        tokens = statistics.mean(tests[dataset]["tokens"] for tests in group)
+        rows.append((Path(dataset).name, method, *cells, f"{tokens:.1f}", flags))
+    return ["dataset", "method", "accuracy", "same_depth", "no-either_root", "tokens", "with"], rows
 
 
 def told(dataset, test):
@@ -97,11 +104,10 @@ def page(folder):
     logs, rows = sorted(folder.glob("*.jsonl")), []
     for log in logs + sorted(folder.glob("variants/*.jsonl")):
         run, link = records(log), log.relative_to(folder).as_posix()
-        last, own = run["valid"][max(run["valid"])], next(iter(run["test"].values()), {})
+        last, settings = run["valid"][max(run["valid"])], run["settings"]
         tests = [told(dataset, test) for dataset, test in run["test"].items()]
-        rows.append((f"[{link.removesuffix('.jsonl')}]({link})",
-                     *(own.get(key, "") for key in ("method", "unusual", "seed")), last["epoch"],
-                     round(last["seconds"] / 60), "<br>".join(tests)))
+        rows.append((f"[{link.removesuffix('.jsonl')}]({link})", settings.method, unusual(settings),
+                     settings.seed, last["epoch"], round(last["seconds"] / 60), "<br>".join(tests)))
     return "\n".join([
         "# All runs\n", "`python results/figures.py` writes this page from the logs. `with`: the flags of "
         "train.py\nthat differ from the usual. Runs in variants are of changed code, and not in the first "
@@ -114,14 +120,14 @@ NAMES = {"coconut": "Coconut", "cot": "CoT", "pause_as_thought": "pause as\nthou
          "no_curriculum": "w/o\ncurriculum", "no_thought": "w/o\nthought", "no_cot": "No-CoT", "icot": "iCoT"}
 
 
-def draw(path, plot, *what):
-    """A picture: plot(axes, *what)."""
+def draw(path, plot, *what, width=7, panels=1):
+    """A picture, `width` inches wide: plot(axes, *what), where axes are as many as `panels`."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         raise UserError("pictures need matplotlib: pip install matplotlib") from None
-    figure = Figure((7, 3.5), layout="constrained")
-    plot(figure.subplots(), *what)
+    figure = Figure((width, 3.5), layout="constrained")
+    plot(figure.subplots(1, panels), *what)
     try:
         figure.savefig(path, dpi=200)
     except ValueError as e:                                     # an ending that matplotlib does not know
@@ -129,20 +135,43 @@ def draw(path, plot, *what):
     print(f"drawn in {path}")
 
 
-def plot_runs(axes, runs, dataset, title):
-    """A dot for every usual run on a dataset, by method: its own test problems, and those of --same_depth."""
+def plot_front(axes, runs, dataset):
+    """Two panels about the usual runs on a dataset: `plot_easy` and `plot_runs`."""
+    usual = [run for run in runs.values() if dataset in run["test"] and not unusual(run["settings"])]
+    plot_easy(axes[0], usual)
+    plot_runs(axes[1], usual, dataset)
+
+
+def plot_easy(axes, runs):
+    """The loss of a problem at the end of each stage of the easy round, a line for every run. Methods without
+    stages have the same timetable. (iCoT's stages are tokens: it is left out.)"""
+    for run in runs:
+        method, easy, stages = (getattr(run["settings"], key) for key in ("method", "easy", "stages"))
+        if method != "icot":
+            losses = [run["valid"][easy * (stage + 1)]["loss_per_problem"] for stage in range(stages + 1)]
+            axes.plot(losses, ".-", color=f"C{list(NAMES).index(method)}", linewidth=1, label=method)
+    shown = dict(zip(*reversed(axes.get_legend_handles_labels())))          # {method: its last line}
+    axes.legend(shown.values(), [NAMES[method].replace("\n", " ") for method in shown], frameon=False, fontsize=7)
+    axes.axhline(math.log(2), color="black", linestyle=":", linewidth=1)
+    axes.text(0, math.log(2) * 1.05, "a coin flip between two answers", fontsize=7)
+    axes.set(title="Do they learn to chain facts?", xlabel="stage: steps without words (no distractors)",
+             ylabel="training loss of a problem, nats", yscale="log")
+    axes.locator_params(axis="x", integer=True)
+
+
+def plot_runs(axes, runs, dataset):
+    """A dot for every run, by method: its own test problems, and those of --same_depth."""
     place = {method: x for x, method in enumerate(NAMES)}
-    for kind, label, side, fill in (("", "usual problems", -0.12, "C0"),
-                                    (" --same_depth", "same_depth: no short cut", 0.12, "none")):
-        tests = [run["test"].get(dataset + kind) for run in runs.values()]
-        dots = [(place[test["method"]] + side, 100 * test["correct"] / test["total"])
-                for test in tests if test and not test["unusual"]]
+    for kind, label, side, fill in (("", "problems as in training", -0.12, "C0"),
+                                    (" --same_depth", "both candidates equally deep", 0.12, "none")):
+        dots = [(place[run["settings"].method] + side, 100 * test["correct"] / test["total"])
+                for run in runs if (test := run["test"].get(dataset + kind))]
         axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0", label=label)
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
     axes.text(len(NAMES) - 0.6, 50.5, "a coin flip", ha="right", fontsize=8)
-    axes.set(title=title, ylabel="right answers, %", ylim=(40, 101))
-    axes.set_xticks(range(len(NAMES)), NAMES.values(), fontsize=8)
-    axes.legend(frameon=False, fontsize=8)
+    axes.set(title="And in the end? (a dot: one run, 2,000 problems)", ylabel="right answers, %", ylim=(40, 101))
+    axes.set_xticks(range(len(NAMES)), NAMES.values(), fontsize=7)
+    axes.legend(frameon=False, fontsize=7)
 
 
 def plot_tree(axes, heads, rows, title):
@@ -202,19 +231,17 @@ def build(out):
     """logs/README.md and the pages' pictures, in the folder `out`."""
     logs = RESULTS / "logs"
     (out / "logs/README.md").write_text(page(logs))
-    draw(out / "runs.png", plot_runs, read(logs.glob("*.jsonl")), "prosqa",
-         "Without the short cut only our Coconut and CoT beat a coin flip (a dot: one run)")
-    small, large = (train.open_run(RESULTS / name, "cpu")[0] for name in ("model", "model28"))
-    problems = data.test_problems(large.settings, {})
-    draw(out / "tree.png", plot_tree, *sample.tree(large, problems[18:19]),
+    draw(out / "runs.png", plot_front, read(logs.glob("*.jsonl")), "prosqa", width=12, panels=2)
+    run, mixed = (train.open_run(RESULTS / name, "cpu")[0] for name in ("model", "model-mix"))
+    problems = data.test_problems(mixed.settings, {})[:500]
+    draw(out / "tree.png", plot_tree, *sample.tree(mixed, problems[18:19]),
          "After d thoughts: how likely the next step is about a node d steps away (orange: a shortest path)")
-    heads, rows = sample.parallel(large, problems)
+    heads, rows = sample.parallel(run, problems)
     heads, rows = heads[:6], [row[:6] for row in rows]      # the means
     draw(out / "parallel.png", plot_lines, heads, rows, "probability of a node's name",
-         f"Thought k holds nodes k steps away ({len(problems)} problems, 28 nodes)")
-    problems = data.test_problems(small.settings, {})
-    draw(out / "sweep.png", plot_bars, *sample.sweep(small, problems),
-         f"With three thoughts it stops writing, and is right more often ({len(problems)} problems)")
+         f"Thought k holds nodes k steps away ({len(problems)} problems)")
+    draw(out / "sweep.png", plot_bars, *sample.sweep(mixed, problems),
+         f"With more thoughts it writes fewer steps ({len(problems)} problems)")
 
 
 def compare(runs, problems):

@@ -5,21 +5,26 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import one_line, open_tiny
+from conftest import TINY, one_line, open_tiny
 
 import data
 import figures
 import train
 from gpt import UserError
 
-VALID = dict(kind="valid", stage=0, epoch=1, correct=1, total=4)
+VALID = dict(kind="valid", stage=0, epoch=1, correct=1, total=4, seconds=1.0)
 
 
-def write(path, *lines):
-    """A log of these records; what is text is written as it is."""
+def write(path, *lines, **settings):
+    """A log of a run of these settings, else the usual ones, with these records; what is text is written as it is."""
+    begun = dict(kind="run", epoch=0, settings=train.usual("quick", "prosqa") | settings)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines))
+    path.write_text("".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in (begun, *lines)))
     return path
+
+
+def said(correct, dataset="prosqa", total=100, **more):
+    return dict(kind="test", dataset=dataset, correct=correct, total=total, tokens=14.0, **more)
 
 
 def test_the_page_of_all_runs_is_what_its_logs_say(capsys):
@@ -28,19 +33,19 @@ def test_the_page_of_all_runs_is_what_its_logs_say(capsys):
 
 
 def test_a_row_of_the_page_by_hand(tmp_path):
-    test = dict(kind="test", dataset="prosqa", method="cot", unusual="--c 2", seed=3, correct=1, total=8, tokens=5.0)
-    write(tmp_path / "a.jsonl", {**VALID, "seconds": 61.0}, {**VALID, "epoch": 2, "seconds": 170.0}, test, {**test, "dataset": "prosqa --nodes 9", "correct": 2, "other": 5, "forced": 3})
-    write(tmp_path / "variants/b.jsonl", {**VALID, "seconds": 1.0})                 # stopped before its test
+    write(tmp_path / "a.jsonl", {**VALID, "seconds": 61.0}, {**VALID, "epoch": 2, "seconds": 170.0}, said(1, total=8),
+          said(2, "prosqa --nodes 9", 8, other=5, forced=3), method="cot", c=2, seed=3)
+    write(tmp_path / "variants/b.jsonl", VALID)                                     # stopped before its test
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in figures.page(tmp_path).splitlines() if line.startswith("|")]
-    assert rows[2] == ["prosqa", "cot", "12.5", "-", "5.0", "--c 2"] and rows[5:] == [
+    assert rows[2] == ["prosqa", "cot", "12.5", "-", "-", "14.0", "--c 2"] and rows[5:] == [
         ["[a](a.jsonl)", "cot", "--c 2", "3", "2", "3", "prosqa: 1/8 = 12.5% (2.2 to 47.1)<br>prosqa --nodes 9: 2/8 = 25.0% (7.1 to 59.1), 5 the other candidate, 3 by forced choice"],
-        ["[variants/b](variants/b.jsonl)", "", "", "", "1", "0", ""]]
+        ["[variants/b](variants/b.jsonl)", "coconut", "", "0", "1", "0", ""]]
 
 
 def test_an_epoch_told_twice_counts_as_told_last_and_a_broken_line_is_left_out(tmp_path, capsys):
     log = write(tmp_path / "a.jsonl", VALID, {**VALID, "epoch": 2}, '{"kind": "va', "[]", {**VALID, "epoch": 2, "correct": 3}, '{"kind')
     assert figures.curve(figures.read([log])) == (["epoch", "stage", "a"], [(1, "0", 0.25), (2, "0", 0.75)])
-    assert capsys.readouterr().err == f"note: broken lines of {log} are left out: [3, 4, 6]\n"
+    assert capsys.readouterr().err == f"note: broken lines of {log} are left out: [4, 5, 7]\n"
 
 
 def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, monkeypatch):
@@ -55,23 +60,25 @@ def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, monkeypatch):
 
 
 def test_the_summary_has_a_row_for_each_method_with_the_mean_and_every_run(tmp_path):
-    for name, method, correct in ("a", "coconut", 90), ("b", "coconut", 96), ("c", "cot", 50), ("d", "cot", None), ("e", "coconut", 20):
-        lines = [VALID]
-        if correct:
-            for dataset, count in (("prosqa", correct), ("prosqa --nodes 9", 1), ("prosqa --same_depth", correct - 40))[:3 if method == "coconut" else 2]:
-                lines.append(dict(kind="test", dataset=dataset, method=method, correct=count, total=100, tokens=14.0,
-                                  unusual="--c 2" * (name == "e")))
-        write(tmp_path / f"{name}.jsonl", *lines)
+    for name, method, correct, c in ("a", "coconut", 90, 1), ("b", "coconut", 96, 1), ("c", "cot", 50, 1), ("d", "cot", None, 1), ("e", "coconut", 20, 2):
+        lines = [said(correct), said(1, "prosqa --nodes 9"), said(correct - 10, "prosqa --same_depth")][:3 if method == "coconut" else 2] if correct else []
+        write(tmp_path / f"{name}.jsonl", VALID, *lines, *[said(30, "prosqa --no-either_root")] * (name == "c"), method=method, c=c, data_seed=2)
     assert figures.summary(figures.read(sorted(tmp_path.iterdir())))[1] == [
-        ("prosqa", "coconut", "93.0 (90.0 96.0)", "53.0 (50.0 56.0)", "14.0", ""), ("prosqa", "coconut", "20.0", "-20.0", "14.0", "--c 2"),
-        ("prosqa", "cot", "50.0", "-", "14.0", "")]
+        ("prosqa", "coconut", "93.0 (90.0 96.0)", "83.0 (80.0 86.0)", "-", "14.0", ""), ("prosqa", "coconut", "20.0", "10.0", "-", "14.0", "--c 2"),
+        ("prosqa", "cot", "50.0", "-", "30.0", "14.0", "")]
 
 
-def test_a_log_with_settings_says_what_is_unusual_today(tmp_path):
-    settings = train.usual("quick", "prosqa") | {"c": 3, "data_seed": 2}
-    test = dict(kind="test", dataset="prosqa", method="coconut", unusual="as it was then", correct=1, total=4, tokens=5.0)
-    log = write(tmp_path / "a.jsonl", dict(kind="run", epoch=0, settings=settings), VALID, test)
-    assert figures.summary(figures.read([log]))[1][0][-1] == "--c 3"
+def test_what_is_unusual_about_a_run_are_given_flags_but_not_its_seed_or_machine(finished):
+    run, _ = train.open_run(finished, "cpu")
+    words = figures.unusual(run.settings).replace("--no-either_root", "--either_root False").split()
+    given = " ".join(TINY).replace("--no-either_root", "--either_root False").split()
+    told, given = (dict(zip(some[::2], some[1::2])) for some in (words, given))
+    usual = vars(train.settings_of({}))
+    assert told == {flag: v for flag, v in given.items() if flag != "--device" and v != str(usual[flag[2:]])}
+    run.settings.setting, run.settings.seed = "paper", 5
+    assert {"--setting", "--lr"} <= {*figures.unusual(run.settings).split()} and "seed" not in figures.unusual(run.settings)
+    included = {name: train.open_run(figures.RESULTS / name, "cpu")[0].settings for name in ("model", "model-cot", "model-pause", "model-mix")}
+    assert [figures.unusual(settings) for settings in included.values()] == ["", "", "", "--mix 0.6"]      # so the defaults are the recipe of results/
 
 
 def test_comparing_counts_who_is_right_where(opened, monkeypatch):
@@ -146,13 +153,19 @@ def test_a_sweep_is_drawn_as_stacked_bars(axes):
     assert bars == [[(0, 0), (0, 62.5)], [(0, 75), (62.5, 25)], [(75, 25), (87.5, 12.5)]]
 
 
-def test_every_usual_run_is_a_dot(axes, tmp_path):
-    tests = [dict(kind="test", dataset=f"prosqa{kind}", method=method, unusual=unusual, correct=correct, total=8)
-             for kind, method, unusual, correct in (("", "coconut", "", 8), (" --same_depth", "coconut", "", 7), ("", "icot", "", 4), ("", "cot", "--c 2", 5))]
-    runs = figures.read([write(tmp_path / f"{i}.jsonl", VALID, *some) for i, some in enumerate((tests[:2], tests[2:3], tests[3:]))])
-    figures.plot_runs(axes, runs, "prosqa", "")
-    usual, same_depth = ([(round(x), y) for x, y in dots.get_offsets().tolist()] for dots in axes.collections)
-    assert usual == [(0, 100), (7, 50)] and same_depth == [(0, 87.5)] and len(axes.get_xticks()) == len(train.METHODS)
+def test_every_usual_run_is_a_dot_and_its_losses_a_line(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    monkeypatch.setattr(figures, "unusual", lambda settings: "" if settings.c == 1 else "--c 2")
+    for name, method, c, *right in ("a", "coconut", 1, 8, 7), ("b", "icot", 1, 4), ("c", "cot", 2, 5), ("d", "pause", 1, 5):
+        epochs = [VALID | dict(epoch=epoch, loss_per_problem=10.0 * epoch) for epoch in range(1, 8)]
+        write(tmp_path / f"{name}.jsonl", *epochs, *(said(n, f"prosqa{kind}", 8) for n, kind in zip(right, ("", " --same_depth"))),
+              method=method, c=c, easy=3, stages=1)
+    easy, dots = figure.subplots(1, 2)
+    figures.plot_front((easy, dots), figures.read(sorted(tmp_path.iterdir())), "prosqa")
+    usual, same_depth = ([(round(x), y) for x, y in some.get_offsets().tolist()] for some in dots.collections)
+    assert usual == [(0, 100), (7, 50), (3, 62.5)] and same_depth == [(0, 87.5)] and len(dots.get_xticks()) == len(train.METHODS)
+    assert [line.get_xydata().tolist() for line in easy.lines[:2]] == [[[0, 30], [1, 60]]] * 2
+    assert [text.get_text() for text in easy.get_legend().get_texts()] == ["Coconut", "pause token"]
 
 
 def test_without_matplotlib_the_tables_still_come_and_a_line_says_what_to_install(finished, monkeypatch, capsys):

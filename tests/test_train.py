@@ -365,7 +365,7 @@ def test_a_run_is_tested_again_on_its_own_problems_or_on_the_same_from_files(fin
         train.main(["--eval_only", "--out", str(run), "--device", "cpu", *more.split()])
     first, own, *again = records(run)[-5:]
     assert first == own and again[:2] == [own | dict(dataset=str(path)) for path in (folder, file)]
-    assert again[2]["dataset"] == f"prosqa {other}" and again[2]["unusual"] == own["unusual"]
+    assert again[2]["dataset"] == f"prosqa {other}"
 
 
 def test_a_write_that_fails_leaves_the_old_checkpoint(opened, tmp_path, monkeypatch):
@@ -502,19 +502,6 @@ def test_answers_come_in_order_beyond_one_batch(opened):
     assert torch.equal(thoughts[:, :2], given) and thoughts.shape == (70, 4, 16)
     for i in (0, 31, 32, 69):
         assert train.ask(run, [problems[i]], 4, given=given[i:i + 1])[0] == [texts[i]]
-
-
-def test_a_test_record_says_what_is_unusual_about_its_run(finished):
-    """Given flags, and only those; seed and machine do not count."""
-    words = records(finished)[-1]["unusual"].split()
-    told, given = (dict(zip(some[::2], some[1::2])) for some in (words, TINY))
-    usual = vars(train.settings_of({}))
-    assert told == {flag: v for flag, v in given.items() if flag != "--device" and v != str(usual[flag[2:]])}
-    included, _ = train.open_run(Path(train.__file__).parent / "results/model", "cpu")
-    assert train.unusual(included.settings) == ""           # so the defaults are those of the recipe that results/ tells of
-    run, _ = train.open_run(finished, "cpu")
-    run.settings.setting, run.settings.seed = "paper", 5
-    assert {"--setting", "--lr"} <= {*train.unusual(run.settings).split()} and "seed" not in train.unusual(run.settings)
 
 
 def test_tokens_of_one_name_begin_alike():
