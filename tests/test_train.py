@@ -414,7 +414,7 @@ def test_no_damage_to_a_checkpoint_passes_unseen(finished, tmp_path):
 
 
 def test_a_checkpoint_of_an_older_version_is_asked_and_resumed_where_a_missing_setting_was_off(finished, tmp_path):
-    for name, missing in ("same", "either_root"), ("other", "lr"):
+    for name, missing in ("same", "same_depth"), ("other", "lr"):
         run = shutil.copytree(finished, tmp_path / name)
         saved = torch.load(run / "last.pt", weights_only=True)
         del saved["args"][missing]
