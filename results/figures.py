@@ -88,6 +88,14 @@ def summary(runs):
     return ["dataset", "method", "accuracy", "same_depth", "no-either_root", "tokens", "with"], rows
 
 
+def easy_losses(run):
+    """The loss of a training problem, in nats, at the end of each stage of the easy round. Methods without
+    stages have the same timetable, and so has iCoT, whose stages are tokens."""
+    easy, stages = run["settings"].easy, run["settings"].stages
+    ends = [easy * (stage + 1) for stage in range(stages + 1)] if easy else []
+    return [run["valid"][epoch]["loss_per_problem"] for epoch in ends if epoch in run["valid"]]
+
+
 def told(dataset, test):
     """A test in words: answers right, with the 95 % interval, and what a log says of the wrong ones."""
     share, (low, high) = test["correct"] / test["total"], train.wilson(test["correct"], test["total"])
@@ -107,13 +115,15 @@ def page(folder):
         last, settings = run["valid"][max(run["valid"])], run["settings"]
         tests = [told(dataset, test) for dataset, test in run["test"].items()]
         rows.append((f"[{link.removesuffix('.jsonl')}]({link})", settings.method, unusual(settings),
-                     settings.seed, last["epoch"], round(last["seconds"] / 60), "<br>".join(tests)))
+                     settings.seed, last["epoch"], round(last["seconds"] / 60), "<br>".join(tests),
+                     " ".join(f"{loss:.2f}" for loss in easy_losses(run))))
     return "\n".join([
         "# All runs\n", "`python results/figures.py` writes this page from the logs. `with`: the flags of "
         "train.py\nthat differ from the usual. Runs in variants are of changed code, and not in the first "
-        "table. In brackets: the 95 % interval.\n",
+        "table. In brackets: the 95 % interval. Losses: of a training problem in nats, at the\nend of "
+        "each stage of the easy round; a coin flip between two answers costs 0.69.\n",
         "Accuracy in %, the mean and each run's:\n", table(*summary(read(logs))),
-        "Each run:\n", table("log method with seed epochs minutes tests".split(), rows)])
+        "Each run:\n", table("log method with seed epochs minutes tests losses".split(), rows)])
 
 
 NAMES = {"coconut": "Coconut", "cot": "CoT", "pause_as_thought": "pause as\nthought", "pause": "pause\ntoken",
@@ -143,15 +153,13 @@ def plot_front(axes, runs, dataset):
 
 
 def plot_easy(axes, runs):
-    """The loss of a problem at the end of each stage of the easy round, a line for every run. Methods without
-    stages have the same timetable. (iCoT's stages are tokens: it is left out.)"""
+    """`easy_losses`, a line for every run."""
     for run in runs:
-        method, easy, stages = (getattr(run["settings"], key) for key in ("method", "easy", "stages"))
-        if method != "icot":
-            losses = [run["valid"][easy * (stage + 1)]["loss_per_problem"] for stage in range(stages + 1)]
-            axes.plot(losses, ".-", color=f"C{list(NAMES).index(method)}", linewidth=1, label=method)
+        method = run["settings"].method
+        axes.plot(easy_losses(run), ".-", color=f"C{list(NAMES).index(method)}", linewidth=1, label=method)
     shown = dict(zip(*reversed(axes.get_legend_handles_labels())))          # {method: its last line}
-    axes.legend(shown.values(), [NAMES[method].replace("\n", " ") for method in shown], frameon=False, fontsize=7)
+    names = [NAMES[method].replace("\n", " ") for method in shown]
+    axes.legend(shown.values(), names, frameon=False, fontsize=7)
     axes.axhline(math.log(2), color="black", linestyle=":", linewidth=1)
     axes.text(0, math.log(2) * 1.05, "a coin flip between two answers", fontsize=7)
     axes.set(title="Do they learn to chain facts?", xlabel="stage: steps without words (no distractors)",
@@ -168,9 +176,10 @@ def plot_runs(axes, runs, dataset):
                 for run in runs if (test := run["test"].get(dataset + kind))]
         axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0", label=label)
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
-    axes.text(len(NAMES) - 0.6, 50.5, "a coin flip", ha="right", fontsize=8)
-    axes.set(title="And in the end? (a dot: one run, 2,000 problems)", ylabel="right answers, %", ylim=(40, 101))
+    axes.text(len(NAMES) - 0.6, 50.5, "a coin flip", ha="right", fontsize=7)
+    axes.set(title="And in the end? (a dot: one run)", ylabel="right of 2,000 problems, %", ylim=(40, 101))
     axes.set_xticks(range(len(NAMES)), NAMES.values(), fontsize=7)
+    axes.set_xlim(-0.5, len(NAMES) - 0.5)
     axes.legend(frameon=False, fontsize=7)
 
 
@@ -204,27 +213,23 @@ def plot_bars(axes, heads, rows, title):
     axes.legend(fontsize=8, loc="lower left", framealpha=1)
 
 
-def plot_lines(axes, heads, rows, what, title=""):
-    """Lines over the first column, of shares that are `what`. Where the second column is text, the stages of
-    a curve, each change of it is marked above."""
-    colors, (first, *columns) = {}, zip(*rows)
-    first_head, *heads = [head.replace("\n", " ") for head in heads]
-    for head, column in zip(heads, columns):
-        if points := [(x, y) for x, y in zip(first, column) if isinstance(y, float)]:
-            name = re.sub(r"-seed\d+$", "", head)               # seeds of one method share a color
-            label = None if name in colors else name
-            axes.plot(*zip(*points), "." * (len(points) < 10) + "-", linewidth=1, label=label,
-                      color=colors.setdefault(name, f"C{len(colors)}"))
-    axes.set(title=title, xlabel=first_head, ylabel=what, ylim=(0, 1.02))
+def plot_curve(axes, heads, rows):
+    """The table of `curve`: a line for every run; each change of the stage, the second column, is marked."""
+    colors, (epochs, stages, *columns) = {}, zip(*rows)
+    for head, column in zip(heads[2:], columns):
+        points = [(x, y) for x, y in zip(epochs, column) if y != ""]
+        name = re.sub(r"-seed\d+$", "", head)                   # seeds of one method share a color
+        label, color = None if name in colors else name, colors.setdefault(name, f"C{len(colors)}")
+        axes.plot(*zip(*points), ".-", linewidth=1, label=label, color=color)
+    axes.set(xlabel="epoch (above: stage; dotted: a coin flip)", ylabel="validation problems right")
+    axes.set_ylim(0, 1.02)
     axes.locator_params(axis="x", integer=True)
     axes.legend(frameon=False, fontsize=8)
-    if isinstance(columns[0][0], str):
-        axes.set(xlabel=f"{first_head} (above: {heads[0]}; dotted: a coin flip)")
-        axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
-        for x, mark, before in zip(first, columns[0], (None, *columns[0])):
-            if mark != before:
-                axes.axvline(x - 0.5, color="0.85", zorder=0)
-                axes.text(x - 0.4, 1.03, mark, fontsize=7)
+    axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
+    for x, mark, before in zip(epochs, stages, (None, *stages)):
+        if mark != before:
+            axes.axvline(x - 0.5, color="0.85", zorder=0)
+            axes.text(x - 0.4, 1.03, mark, fontsize=7)
 
 
 def build(out):
@@ -232,14 +237,10 @@ def build(out):
     logs = RESULTS / "logs"
     (out / "logs/README.md").write_text(page(logs))
     draw(out / "runs.png", plot_front, read(logs.glob("*.jsonl")), "prosqa", width=12, panels=2)
-    run, mixed = (train.open_run(RESULTS / name, "cpu")[0] for name in ("model", "model-mix"))
+    mixed, _ = train.open_run(RESULTS / "model-mix", "cpu")
     problems = data.test_problems(mixed.settings, {})[:500]
     draw(out / "tree.png", plot_tree, *sample.tree(mixed, problems[18:19]),
          "After d thoughts: how likely the next step is about a node d steps away (orange: a shortest path)")
-    heads, rows = sample.parallel(run, problems)
-    heads, rows = heads[:6], [row[:6] for row in rows]      # the means
-    draw(out / "parallel.png", plot_lines, heads, rows, "probability of a node's name",
-         f"Thought k holds nodes k steps away ({len(problems)} problems)")
     draw(out / "sweep.png", plot_bars, *sample.sweep(mixed, problems),
          f"With more thoughts it writes fewer steps ({len(problems)} problems)")
 
@@ -286,7 +287,7 @@ def main(argv=None):
         data.show_table(*curve(runs))
         data.show_table(*summary(runs))
         if args.plot:
-            draw(args.plot, plot_lines, *curve(runs), "validation problems right")
+            draw(args.plot, plot_curve, *curve(runs))
     else:
         build(RESULTS)
 

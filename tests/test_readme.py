@@ -1,11 +1,9 @@
 """The README keeps its promises: its commands are understood, its links lead somewhere, its code and numbers are those of the files and logs."""
 
 import inspect
-import json
 import re
 import shlex
 from pathlib import Path
-from statistics import mean, stdev
 
 import pytest
 
@@ -62,68 +60,26 @@ def test_the_readme_is_short_and_shows_the_definition_as_it_is():
 
 
 def test_the_included_model_thinks_what_the_readme_says(capsys):
-    """The best word of each thought, and how it answers after fewer or other thoughts; on another processor a few answers may differ."""
+    """The best word of each thought; on another processor a few answers may differ."""
     sample.main([str(ROOT / "results/model"), "--n", "10"])
     printed = capsys.readouterr().out
     best = [re.findall(r"^ *thought \d +(.{20})", text, re.M) for text in (README, printed)]
-    assert len(best[0]) == 5 and best[0] == best[1][:5]
+    assert len(best[0]) == 4 and best[0] in [best[1][i:i + 4] for i in range(0, 40, 4)]
     assert int(re.search(r"(\d+) of 10 right", printed)[1]) >= 9
-    sample.main([str(ROOT / "results/model"), "--sweep_thoughts"])
-    found = [float(share) for share in re.findall(r"^ +\d +([\d.]+)%", capsys.readouterr().out, re.M)]
-    page = (ROOT / "results/README.md").read_text()
-    said = re.search(r"^\| answer right, % \| (.*) \|$", page, re.M)[1].split(" | ")
-    assert len(said) == 6 and found == pytest.approx([float(share) for share in said], abs=1)
-    sample.main([str(ROOT / "results/model"), "--parallel"])
-    rows = [re.findall(r"^ +[123]  +(\S.*%)$", text, re.M) for text in (README, capsys.readouterr().out)]
-    shares = [[float(share) for row in some for share in re.findall(r"([\d.]+)%", row)] for some in rows]
-    assert len(shares[0]) == 9 + 10 + 10 and shares[0] == pytest.approx(shares[1], abs=1)
-    sample.main([str(ROOT / "results/model"), "--corrupt", "--same_depth"])
-    found = re.findall(r"(\d+)/\d+ = .*?(\d+) +(\d+)$", capsys.readouterr().out, re.M)
-    said = re.findall(r"^(?:\|[^|]+){3}\| (\d+)(?: of \d+)? \| (\d+) \| (\d+) \|$", page, re.M)
-    assert len(found) == 11 and [int(n) for row in found for n in row] == pytest.approx([int(n) for row in said for n in row], abs=12)
 
 
-def counts_of(log):
-    """The counts of right answers in a log's test records."""
-    records = map(json.loads, (ROOT / "results" / log).read_text().splitlines())
-    return [f"{r['correct']}/{r['total']}" for r in records if r["kind"] == "test"]
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_shows_of_a_command_is_what_it_prints(page, capsys, monkeypatch):
+    """To the share or count that another processor may change."""
+    monkeypatch.chdir(ROOT)
+    for words, shown in re.findall(r"^    \$ python sample\.py (.*)\n((?:    .*\n)+)", page.read_text(), re.M):
+        sample.main(words.split())
+        told, found = ([float(n) for n in re.findall(r"\d+(?:\.\d+)?", text)] for text in (shown, capsys.readouterr().out))
+        assert len(told) > 10 and told == pytest.approx(found, abs=12 if "corrupt" in words else 3), words
 
 
-def test_the_table_of_results_is_what_the_logs_give():
-    """The README's ProsQA, and both datasets beside the paper's figures."""
+def test_the_tables_of_results_are_what_the_logs_give():
     given = [[str(cell) for cell in row] for row in figures.summary(figures.read(sorted((ROOT / "results/logs").glob("*.jsonl"))))[1]]
-    usual = [row[:5] for row in given if not row[5]]
-    rows = [re.split("  +", row) for row in re.findall(r"^    (prosqa .*)$", README, re.M)]
-    assert len(rows) == 8 and all(row in usual for row in rows)
-    beside = re.findall(r"^\| (\w+) \| ([^|]+) \| [^|]* \| ([^|]+) \| [^|]* \|$", (ROOT / "results/README.md").read_text(), re.M)
-    means = {(dataset, method): accuracy for dataset, method, accuracy, *_ in usual}
-    told = [(method, prosqa, prontoqa) for method, prosqa, prontoqa in beside if method in train.METHODS]
-    assert len(told) == 8 and all(means["prosqa", m] == prosqa and means["prontoqa", m] == prontoqa for m, prosqa, prontoqa in told)
-    # Two other pages' accuracies, with and without the short cut, stand side by side in a row of the same table.
-    pairs = [pair for page in ("dispute", "depth") for pair in re.findall(
-        r"^\|[^|]+\| ([\d. ()]+) \| ([\d. ()]+) \|$", (ROOT / f"results/{page}.md").read_text(), re.M)]
-    assert len(pairs) == 14 + 10 and all(any("  ".join(pair) in "  ".join(row) for row in given) for pair in pairs)
-
-
-def test_results_beyond_the_training_problems_are_in_the_logs():
-    page = (ROOT / "results/README.md").read_text().split("## Beyond the training problems")[1].split("\n## ")[0]
-    kinds = ["", *re.findall(r"\| `(--[^`]+)`(?= \|)", page)]
-    for name, method in ("Coconut", "coconut"), ("CoT", "cot"), ("pause as thought", "pause_as_thought"):
-        tests = [json.loads(line) for seed in ("", "-seed1", "-seed2")
-                 for line in (ROOT / f"results/logs/prosqa-{method}-either_root{seed}.jsonl").read_text().splitlines() if '"test"' in line]
-        shares = [[100 * test["correct"] / 500 for test in tests if test["dataset"] == f"prosqa {kind}".strip()] for kind in kinds]
-        assert f"| {name} | " + " | ".join(f"{mean(some):.1f} ± {stdev(some):.1f}" for some in shares) + " |\n" in page
-    assert len(kinds) == 4 and {len(some) for some in shares} == {3}
-
-
-def test_results_beside_a_log_are_its_test():
-    """A line with one log and one count of right answers: the log's."""
-    pairs = [(re.findall(r"\((logs/[^)]*?\.jsonl)\)", line), re.findall(r"\b\d+/(?:300|500|800)\b", line))
-             for page in PAGES for line in page.read_text().splitlines()]
-    pairs = [(logs[0], counts[0]) for logs, counts in pairs if len(logs) == len(counts) == 1]
-    assert len(pairs) >= 5
-    assert not [pair for pair in pairs if pair[1] not in counts_of(pair[0])]
-    official = re.findall(r"% \| ([\d.]+) \| [^|]*\| [\d.]+ \| \d+ \| \[log\]\((logs/.*?)\)", (ROOT / "results/README.md").read_text())
-    assert len(official) == 10 and all(f"{int(counts_of(log)[2].removesuffix('/300')) / 3:.1f}" == share for share, log in official)
-    shares = re.findall(r"\| ([\d.]+)% \|.*\((logs/.*?\.jsonl)\)", "".join(page.read_text() for page in PAGES))      # of --same_depth
-    assert len(shares) == 19 and all(f"{100 * int(counts_of(log)[1].split('/')[0]) / 500:.1f}" == share for share, log in shares)
+    rows = [re.split("  +", row) for page in PAGES for row in re.findall(r"^    (pro(?:sqa|ntoqa) .*)$", page.read_text(), re.M)]
+    assert len(rows) >= 8 and all(row in [[cell for cell in one if cell] for one in given] for row in rows)
