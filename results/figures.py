@@ -239,10 +239,10 @@ def build(out):
     draw(out / "runs.png", plot_front, read(logs.glob("*.jsonl")), "prosqa", width=12, panels=2)
     mixed, _ = train.open_run(RESULTS / "model-mix", "cpu")
     problems = data.test_problems(mixed.settings, {})[:500]
-    draw(out / "tree.png", plot_tree, *sample.tree(mixed, problems[18:19]),
+    draw(out / "tree.png", plot_tree, *sample.tree(mixed, problems[5:6]),
          "After d thoughts: how likely the next step is about a node d steps away (orange: a shortest path)")
     draw(out / "sweep.png", plot_bars, *sample.sweep(mixed, problems),
-         f"With more thoughts it writes fewer steps ({len(problems)} problems)")
+         f"Thinking or writing, right about as often ({len(problems)} problems)")
 
 
 def compare(runs, problems):
