@@ -84,14 +84,16 @@ def stage_at(epoch, settings, last):
     return 0 if since < 0 else min(1 + since // settings.epochs_per_stage, last)
 
 
-def last_stage_of(settings, chains):
-    """The last stage, for written chains like these, a list of a problem's steps as ids each: K, or K + 1 to
-    remove what is left after K; for iCoT the first without a chain; 0 for methods that never change it."""
+def last_stage_of(settings, problems, tokenizer):
+    """The last stage, for the problems' longest written chain: K, or K + 1 to remove what is left after K;
+    for iCoT the first without a chain; 0 for methods that never change it."""
     chain = METHODS[settings.method][1]
     if chain == "staged":
-        return settings.stages + (max(map(len, chains)) > settings.stages)
-    tokens = max(sum(map(len, steps)) for steps in chains)
-    return math.ceil(min(tokens, ICOT_ALL + 1) / settings.icot_per_epoch) if chain == "by token" else 0
+        return settings.stages + (max(len(p.steps) for p in problems) > settings.stages)
+    if chain == "by token":
+        tokens = max(sum(map(len, tokenizer.ids(p)[1])) for p in problems)
+        return math.ceil(min(tokens, ICOT_ALL + 1) / settings.icot_per_epoch)
+    return 0
 
 
 # ---- Batches, evaluation, and the loop.
@@ -447,7 +449,7 @@ def new_run(settings, problems):
             like = weights["wte.weight"][tokenizer.encode("<<")[:1]]    # (1, C): <bot>, <eot> and <pause>
             weights["wte.weight"] = torch.cat([weights["wte.weight"], like.expand(3, -1)])  # begin as "<<"
         gpt = from_weights(weights, old.config.n_head, settings.dropout)
-    return Run(gpt, tokenizer, settings, 0, last_stage_of(settings, [tokenizer.ids(p)[1] for p in problems]))
+    return Run(gpt, tokenizer, settings, 0, last_stage_of(settings, problems, tokenizer))
 
 
 def check_length(run, problems):
@@ -534,7 +536,7 @@ QUICK = dict(
     icot_per_epoch=1, detach_thoughts=False, init="scratch", n_layer=4, n_head=3, n_embd=96, dropout=0.0,
     batch_size=16, micro_batch=32, lr=5e-4, muon_lr=0.0025, warmup=100, decay=0.9, weight_decay=0.0,
     reset_optimizer=False, float32=False)
-QUICK_BY_DATASET = {
+QUICK_BY_DATASET = {        # graphs small enough for a run of 20 minutes; ProntoQA needs less
     "prosqa": dict(nodes=12, max_steps=4, either_root=True),
     "prontoqa": dict(epochs=22, epochs_first=1, epochs_per_stage=1, easy=1, icot_per_epoch=4, n_head=2,
                      n_embd=64)}
@@ -602,8 +604,8 @@ def parse(argv=None):
     quick = usual("quick", "prosqa")
     paper = {flag: value for flag, value in usual("paper", "prosqa").items() if value != quick[flag]}
     parser = data.Parser(description=__doc__.split("\n\n")[0], epilog=(
-        f"defaults: {as_flags(quick)} (on prontoqa: {as_flags(QUICK_BY_DATASET['prontoqa'])}); with --setting "
-        f"paper: {as_flags(paper)} (on gsm8k: {as_flags(PAPER_GSM8K)})"))
+        f"defaults: {as_flags(quick)} (on prontoqa: {as_flags(QUICK_BY_DATASET['prontoqa'])}); "
+        f"with --setting paper: {as_flags(paper)} (on gsm8k: {as_flags(PAPER_GSM8K)})"))
     add = parser.add_argument
     add("--device", default="auto", help="cpu, cuda, or auto: cuda, if there is one")
     add("--out", help="the run's folder (runs/DATASET-METHOD-seedSEED)")
@@ -693,7 +695,7 @@ def example(settings):
     problems = data.problem_sets(settings, ("train",))["train"]
     problem, settings.stages = problems[0], settings.stages or max(len(p.steps) for p in problems)
     tokenizer = Tokenizer.of(problems) if settings.init == "scratch" else Tokenizer()
-    last, show = last_stage_of(settings, [tokenizer.ids(p)[1] for p in problems]), tokenizer.show
+    last, show = last_stage_of(settings, problems, tokenizer), tokenizer.show
     run = Run(None, tokenizer, settings, 0, last)
     print("\n".join([problem.question, *problem.steps, f"### {problem.answer}"]))
     for stage in sorted({0, last // 2, last}):

@@ -39,7 +39,7 @@ def test_schedule_of_coconut_is_the_papers_table():
     """c = 2, K = 3, a problem of 4 steps: GSM8K's stages, the last of which removes what is left. A short one gets as many thoughts."""
     assert [train.schedule(settings(c=2), s) for s in range(5)] == [(0, 0), (1, 2), (2, 4), (3, 6), (train.ALL, 6)]
     assert [train.Run(None, None, settings(stages=6, c=2), s, 6).fillers() for s in (0, 2, 6)] == [0, 4, 12]
-    assert [train.last_stage_of(settings(), [[[1]], [[1]] * longest]) for longest in (3, 4)] == [3, 4]
+    assert [train.last_stage_of(settings(), [Namespace(steps=["x"] * n) for n in (1, longest)], None) for longest in (3, 4)] == [3, 4]
     args = settings(epochs_first=2, epochs_per_stage=3)
     assert [train.stage_at(e, args, 2) for e in range(10)] == [0, 0, 1, 1, 1, 2, 2, 2, 2, 2]
     assert train.stage_at(0, settings(epochs_first=0, epochs_per_stage=3), 2) == 1
@@ -53,7 +53,7 @@ def test_methods_are_the_papers_grid(method, stage0, last):
     args = settings(method=method, c=2)
     assert [(min(3, removed), n) for removed, n in (train.schedule(args, stage) for stage in (0, 3))] == [stage0, last]
     assert train.METHODS[method][0] == ("pause" if "pause" in method else "thought" if last[1] else None)
-    assert train.last_stage_of(args, [[[1]] * 3]) == (0 if stage0 == last else 3)
+    assert train.last_stage_of(args, [Namespace(steps=["x"] * 3)], None) == (0 if stage0 == last else 3)
 
 
 def test_papers_settings_are_the_papers():
@@ -101,7 +101,7 @@ def test_icot_removes_tokens_from_the_left_and_at_last_all(some):
     args = settings(method="icot", icot_per_epoch=8)
     assert [train.schedule(args, s) for s in range(7)] == [(8 * s, 0) for s in range(5)] + [(train.ALL, 0)] * 2
     for tokens, last in (0, 0), (1, 1), (16, 2), (17, 3), (39, 5), (99, 5):                 # of the longest chain
-        assert train.last_stage_of(args, [[], [[0] * tokens]]) == last
+        assert train.last_stage_of(args, [[], [[0] * tokens]], Namespace(ids=lambda steps: (None, steps))) == last
     assert [train.stage_at(e, args, 5) for e in range(8)] == [min(e, 5) for e in range(8)]
     run, extra = a_run(tokenizer, 1, method="icot", icot_per_epoch=3, mix=0.5), []          # mixing does not count
     whole = {tuple(ids[0][:-1]): ids for ids in map(tokenizer.ids, problems)}
