@@ -109,20 +109,18 @@ def page(folder):
     """The text of logs/README.md: the means, and all runs."""
     def table(heads, rows):
         return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (heads, ["---"] * len(heads), *rows))
-    logs, rows = sorted(folder.glob("*.jsonl")), []
-    for log in logs + sorted(folder.glob("variants/*.jsonl")):
-        run, link = records(log), log.relative_to(folder).as_posix()
+    runs, rows = read(sorted(folder.glob("*.jsonl"))), []
+    for name, run in runs.items():
         last, settings = run["valid"][max(run["valid"])], run["settings"]
         tests = [told(dataset, test) for dataset, test in run["test"].items()]
-        rows.append((f"[{link.removesuffix('.jsonl')}]({link})", settings.method, unusual(settings),
+        rows.append((f"[{name}]({name}.jsonl)", settings.method, unusual(settings),
                      settings.seed, last["epoch"], round(last["seconds"] / 60), "<br>".join(tests),
                      " ".join(f"{loss:.2f}" for loss in easy_losses(run))))
     return "\n".join([
         "# All runs\n", "`python results/figures.py` writes this page from the logs. `with`: the flags of "
-        "train.py\nthat differ from the usual. Runs in variants are of changed code, and not in the first "
-        "table. In brackets: the 95 % interval. Losses: of a training problem in nats, at the\nend of "
-        "each stage of the easy round; a coin flip between two answers costs 0.69.\n",
-        "Accuracy in %, the mean and each run's:\n", table(*summary(read(logs))),
+        "train.py\nthat differ from the usual. In brackets: the 95 % interval. Losses: of a training problem "
+        "in nats, at the\nend of each stage of the easy round; a coin flip between two answers costs 0.69.\n",
+        "Accuracy in %, the mean and each run's:\n", table(*summary(runs)),
         "Each run:\n", table("log method with seed epochs minutes tests losses".split(), rows)])
 
 
@@ -157,13 +155,15 @@ def plot_easy(axes, runs):
     for run in runs:
         method = run["settings"].method
         axes.plot(easy_losses(run), ".-", color=f"C{list(NAMES).index(method)}", linewidth=1, label=method)
-    shown = dict(zip(*reversed(axes.get_legend_handles_labels())))          # {method: its last line}
+    lines = dict(zip(*reversed(axes.get_legend_handles_labels())))          # {method: its last line}
+    shown = [method for method in NAMES if method in lines]
     names = [NAMES[method].replace("\n", " ") for method in shown]
-    axes.legend(shown.values(), names, frameon=False, fontsize=7)
+    axes.legend([lines[method] for method in shown], names, frameon=False, fontsize=7, ncol=4)
     axes.axhline(math.log(2), color="black", linestyle=":", linewidth=1)
-    axes.text(0, math.log(2) * 1.05, "a coin flip between two answers", fontsize=7)
-    axes.set(title="Do they learn to chain facts?", xlabel="stage: steps without words (no distractors)",
-             ylabel="training loss of a problem, nats", yscale="log")
+    axes.text(0, math.log(2) * 0.75, "a coin flip between two answers", fontsize=7)
+    axes.set(title="Without words, only thoughts follow a second step",
+             xlabel="stage (the easy round; No-CoT, pause, w/o curriculum and CoT have none)",
+             ylabel="training loss of a problem, nats", yscale="log", ylim=(0.02, 6))
     axes.locator_params(axis="x", integer=True)
 
 
@@ -176,8 +176,9 @@ def plot_runs(axes, runs, dataset):
                 for run in runs if (test := run["test"].get(dataset + kind))]
         axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0", label=label)
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
-    axes.text(len(NAMES) - 0.6, 50.5, "a coin flip", ha="right", fontsize=7)
-    axes.set(title="And in the end? (a dot: one run)", ylabel="right of 2,000 problems, %", ylim=(40, 101))
+    axes.text(-0.4, 50.5, "a coin flip", fontsize=7)
+    axes.set(title="In the end only Coconut and CoT follow paths (a dot: one run)",
+             ylabel="right of 2,000 problems, %", ylim=(40, 101))
     axes.set_xticks(range(len(NAMES)), NAMES.values(), fontsize=7)
     axes.set_xlim(-0.5, len(NAMES) - 0.5)
     axes.legend(frameon=False, fontsize=7)

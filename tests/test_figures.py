@@ -35,11 +35,11 @@ def test_the_page_of_all_runs_is_what_its_logs_say(capsys):
 def test_a_row_of_the_page_by_hand(tmp_path):
     write(tmp_path / "a.jsonl", {**VALID, "seconds": 61.0, "loss_per_problem": 9.0}, {**VALID, "epoch": 2, "seconds": 170.0, "loss_per_problem": 0.5},
           said(1, total=8), said(2, "prosqa --nodes 9", 8, other=5, forced=3), method="cot", c=2, seed=3, easy=1, stages=1)
-    write(tmp_path / "variants/b.jsonl", VALID)                                     # stopped before its test
+    write(tmp_path / "b.jsonl", VALID)                                              # stopped before its test
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in figures.page(tmp_path).splitlines() if line.startswith("|")]
     assert rows[2] == ["prosqa", "cot", "12.5", "-", "-", "14.0", "--c 2 --easy 1"] and rows[5:] == [
         ["[a](a.jsonl)", "cot", "--c 2 --easy 1", "3", "2", "3", "prosqa: 1/8 = 12.5% (2.2 to 47.1)<br>prosqa --nodes 9: 2/8 = 25.0% (7.1 to 59.1), 5 the other candidate, 3 by forced choice",
-         "9.00 0.50"], ["[variants/b](variants/b.jsonl)", "coconut", "", "0", "1", "0", "", ""]]
+         "9.00 0.50"], ["[b](b.jsonl)", "coconut", "", "0", "1", "0", "", ""]]
 
 
 def test_an_epoch_told_twice_counts_as_told_last_and_a_broken_line_is_left_out(tmp_path, capsys):
@@ -165,7 +165,7 @@ def test_every_usual_run_is_a_dot_and_its_losses_a_line(tmp_path, monkeypatch):
     usual, same_depth = ([(round(x), y) for x, y in some.get_offsets().tolist()] for some in dots.collections)
     assert usual == [(0, 100), (7, 50), (3, 62.5)] and same_depth == [(0, 87.5)] and len(dots.get_xticks()) == len(train.METHODS)
     assert [line.get_xydata().tolist() for line in easy.lines[:3]] == [[[0, 30], [1, 60]]] * 3
-    assert [text.get_text() for text in easy.get_legend().get_texts()] == ["Coconut", "iCoT", "pause token"]
+    assert [text.get_text() for text in easy.get_legend().get_texts()] == ["Coconut", "pause token", "iCoT"]
 
 
 def test_without_matplotlib_the_tables_still_come_and_a_line_says_what_to_install(finished, monkeypatch, capsys):
