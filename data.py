@@ -113,7 +113,7 @@ def sequence(question, steps, answer, tokenizer, filler, n):
     Pauses are ordinary tokens, the same at every place, so they are read with the question, in the same pass.
     """
     language = [i for step in steps for i in step] + answer
-    if filler is None:
+    if filler is None:              # the question's last token takes the place of <eot>
         return question[:-1], 0, [question[-1]] + language
     pauses = [tokenizer.pause] * n if filler == "pause" else []
     return question + [tokenizer.bot] + pauses, n - len(pauses), [tokenizer.eot] + language
@@ -132,8 +132,8 @@ class Batch:
 
 
 def collate(sequences):
-    """Sequences from `sequence`, all with as many thoughts, to one Batch. Padding is id 0, or -100 in the
-    target, which the loss ignores."""
+    """Sequences from `sequence`, all with the same number of thoughts, to one Batch. Padding is id 0, or
+    -100 in the target, which the loss ignores."""
     questions, (n, *_), languages = zip(*sequences)
     Tq, Tl = max(map(len, questions)), max(map(len, languages)) - 1
     padding = [Tq - len(question) for question in questions]
@@ -200,7 +200,8 @@ def _poisson(rng, mean):
 
 def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_steps=False, same_depth=False,
                    either_root=False, distractors=1.0):
-    """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away.
+    """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away
+    (with either_root also nearer).
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
     neg_target is such a leaf of the other root. Of the paper's 28 nodes about 23 have an edge and remain.
@@ -560,13 +561,13 @@ def depths(problem):
 # ---- python data.py prosqa, python data.py FILE.json
 
 def check(problems):
-    """Print how many of ProsQA's problems are sound, and how many have the short cut."""
+    """Print how many of ProsQA's problems are sound, and how many have a short cut (results/dispute.md)."""
     if not all(map(graph, problems)):
         raise UserError("this file has problems that are not ProsQA's: only those are checked")
-    facts = [(*three, all(three), answer > other, answer == other)
+    facts = [(*three, all(three), answer > other, answer == other, 1 in (answer, other))
              for three, (answer, other) in zip(map(sound, problems), map(depths, problems))]
     what = ("answer in reach", "other candidate out of reach", "steps a shortest path", "all three",
-            "answer deeper than the other", "equally deep")
+            "answer deeper than the other", "equally deep", "one of them one step from an entity")
     show_table(["", f"of {len(problems):,} problems"], list(zip(what, map(sum, zip(*facts)))))
 
 

@@ -221,9 +221,9 @@ def corrupt(run, problems):
     right.
 
     Whatever is put in is fed back as the input, so that thoughts after it see it. Noise has the mean and
-    standard deviation of the numbers in all thoughts. Another problem has as many steps, if one does. An
-    answer that follows a rewired problem's thoughts (ProsQA; see `rewired`, here the least depth) is wrong;
-    the last row says how many of the rewired problems are answered right.
+    standard deviation of the numbers in all thoughts. Another problem has the same number of steps, if there
+    is one. An answer that follows a rewired problem's thoughts (ProsQA; see `rewired`, here the least depth)
+    is wrong; the last row says how many of the rewired problems are answered right.
     """
     torch.manual_seed(0)
     n, total = run.fillers(), len(problems)
@@ -275,16 +275,14 @@ def read_thoughts(run, problems):
     return texts, run.gpt.logits(thoughts).softmax(-1)
 
 
-KINDS = ON_PATH, AS_FAR, NEARER, FARTHER, OUT_OF_REACH = (
-    "on a way to\nthe answer", "as far,\nelsewhere", "nearer", "farther", "out of\nreach")
+KINDS = ON_PATH, AS_FAR, OTHER = "on a way to\nthe answer", "as far,\nelsewhere", "all\nothers"
 
 
 def kind(g, node, k):
     """Which of KINDS a node of a graph is for thought k; ON_PATH and AS_FAR are k steps from the entity."""
-    d = g.distance.get(node)
-    if d == k:
-        return ON_PATH if d + g.left.get(node, math.inf) == g.distance[g.answer] else AS_FAR
-    return OUT_OF_REACH if d is None else NEARER if d < k else FARTHER
+    if g.distance.get(node) != k:
+        return OTHER
+    return ON_PATH if k + g.left.get(node, math.inf) == g.distance[g.answer] else AS_FAR
 
 
 def parallel(run, problems):
@@ -328,9 +326,9 @@ def parallel(run, problems):
 def erase(run, problems):
     """Does the answer need what a thought seems to hold? A node's direction is the mean of the rows that the
     tokens with its name have in the output head. Row k: the part of thought k along the direction of the one
-    node on the path that is k steps away is taken out, and thinking goes on from there. The controls take as
-    much out along another node that is as far, and along a random direction. How many stay right, of all
-    problems that have the two nodes?"""
+    node on the path that is k steps away, before the answer, is taken out, and thinking goes on from there.
+    The controls take as much out along another node that is as far, and along a random direction. How many
+    stay right, of all problems that have the two nodes?"""
     n, tokens, weights = run.fillers(), tokens_of_names(run), run.gpt.wte.weight
     own, rng, rows = train.ask(run, problems, n)[2], torch.Generator().manual_seed(0), []      # (P, n, C)
     for k in range(1, n + 1):
@@ -339,7 +337,7 @@ def erase(run, problems):
             g = data.graph(p)
             as_far = sorted(v for v, d in g.distance.items() if d == k)
             path = [v for v in as_far if kind(g, v, k) == ON_PATH]
-            if len(path) == 1 and len(as_far) > 1:
+            if len(path) == 1 and len(as_far) > 1 and path != [g.answer]:
                 which.append(i)
                 names.append((path[0], next(v for v in as_far if v not in path)))
         if not which:
@@ -383,7 +381,7 @@ def refuse(look, thoughts, run, problems):
         raise UserError(f"--{look} needs one thought per step, and names of nodes that are one token each")
     if filler and look in ("tree", "sweep_thoughts") and (chain == "removed" or not run.settings.mix):
         print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
-              "what is shown says little about what it has thought by then")
+              "written paths and trees say little here (forced choice needs none)")
 
 
 def parse(argv):

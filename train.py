@@ -6,11 +6,12 @@ thought are gone and s * c continuous thoughts stand in their place, until at st
 
     python train.py --dataset prontoqa --c 1        the main job: minutes on a laptop, from random weights
     python train.py --dataset prosqa --method cot   a baseline; --method takes any row of METHODS
-    python train.py --example                       no training: a problem as the model reads it, by stage
+    python train.py --example                       no training: a problem as the model reads it
 """
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import os
@@ -58,8 +59,8 @@ def schedule(settings, stage):
     """
     filler, chain = METHODS[settings.method]
     K, replaced = settings.stages, min(stage, settings.stages)
-    if chain == "kept":
-        removed = 0
+    if chain == "kept":             # no stages either
+        removed, replaced = 0, K
     elif chain == "removed":        # no stages: the last one's fillers all along
         removed, replaced = ALL, K
     elif chain == "by token":
@@ -100,7 +101,6 @@ def last_stage_of(settings, problems, tokenizer):
 
 BUCKET = 8                  # sort this many batches' problems by length before cutting them
 MAX_NEW_TOKENS = 128        # to write, at most, in evaluation
-MAX_NEW_WORDS = 48          # the same where tokens are words: our chains and answers have at most 29
 
 
 @dataclass
@@ -163,8 +163,8 @@ def batches(run, problems, rng):
 
 def train_epoch(run, optimizers, shuffled, done, total):
     """One pass over shuffled batches, after `done` of the run's `total` optimizer steps. Returns what the log
-    says of it: the loss, as a mean over tokens and as a sum over those of a problem (who must guess between
-    two answers, and knows the rest, has ln 2 = 0.69 nats), and the last learning rate."""
+    says of it: the loss, as a mean over tokens and as a sum over those of a problem (a model that knows all
+    but which of two answers it is has ln 2 = 0.69 nats), and the last learning rate."""
     gpt, settings, losses, tokens = run.gpt.train(), run.settings, [], []
     device = gpt.wte.weight.device
     for update, micros in enumerate(shuffled, start=done):
@@ -204,7 +204,6 @@ def ask(run, problems, n, given=None):
     given (P, j, C): vectors in place of the first j thoughts.
     """
     tokenizer, filler = run.tokenizer, METHODS[run.settings.method][0]
-    most = MAX_NEW_WORDS if tokenizer.words else MAX_NEW_TOKENS
     size = 4 * run.settings.micro_batch         # without gradients more fit
     answers, thoughts = [], []
     for start in range(0, len(problems), size):
@@ -212,7 +211,7 @@ def ask(run, problems, n, given=None):
         batch = data.collate([data.sequence(question, [], answer, tokenizer, filler, n)
                               for question, _, answer in asked]).to(run.gpt.wte.weight.device)
         with run.autocast():
-            ids, thought = coconut.generate(run.gpt, batch, tokenizer.eos, most,
+            ids, thought = coconut.generate(run.gpt, batch, tokenizer.eos, MAX_NEW_TOKENS,
                                             None if given is None else given[start:start + size])
         answers += ids
         thoughts.append(thought)
@@ -576,7 +575,7 @@ def add_settings(add):
     add("--epochs_first", type=natural, help="epochs in stage 0")
     add("--epochs_per_stage", type=count, help="epochs in each later stage")
     add("--easy", type=natural, help="before all these, so many epochs of each stage without distractors; "
-        "new training problems every epoch (0: always the same)")
+        "new problems every epoch (0: always the same; a folder's problems stay as they are)")
     add("--mix", type=share, help="share of batches of a random stage up to the current one, where fillers "
         "tell the model which")
     add("--icot_per_epoch", type=count, help="iCoT: tokens of the chain removed with every epoch")
@@ -666,8 +665,10 @@ def fit(typed, folder, device, resume):
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}"
           f"{f' ({torch.get_num_threads()} threads)' * (device == 'cpu')}, into {folder}", flush=True)
-    if stage_at(settings.epochs - 1, settings, run.last_stage) != run.last_stage:
-        print(f"note: {settings.epochs} epochs end before the last stage: see --epochs")
+    needed = next(epochs for epochs in itertools.count(settings.epochs)
+                  if stage_at(epochs - 1, settings, run.last_stage) == run.last_stage)
+    if needed > settings.epochs:
+        print(f"note: stage {run.last_stage}, the last, begins in epoch {needed}: raise --epochs")
     with lock(folder):
         log(folder, origin(run, done))
         train(run, sets, folder, saved)

@@ -98,8 +98,9 @@ def easy_losses(run):
 
 def told(dataset, test):
     """A test in words: answers right, with the 95 % interval, and what a log says of the wrong ones."""
-    share, (low, high) = test["correct"] / test["total"], train.wilson(test["correct"], test["total"])
-    text = f"{dataset}: {test['correct']}/{test['total']} = {share:.1%} ({100 * low:.1f} to {100 * high:.1f})"
+    correct, total = test["correct"], test["total"]
+    share, low, high = (f"{100 * x:.1f}" for x in (correct / total, *train.wilson(correct, total)))
+    text = f"{dataset}: {correct}/{total} = {share}% ({low} to {high})"
     if "forced" in test:
         text += f", {test['other']} the other candidate, {test['forced']} by forced choice"
     return text

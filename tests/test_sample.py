@@ -98,9 +98,9 @@ def test_parallel_is_the_mean_probability_of_names_by_their_distance(monkeypatch
     run = Namespace(tokenizer=tokenizer, fillers=lambda: 3, gpt=Namespace(logits=torch.log))
     monkeypatch.setattr(train, "ask", lambda run, problems, n: (["### Tom is a dog."] * 2, None, share.expand(len(problems), n, -1)))
     one_step = data.Problem(PROBLEM.question.replace("Is Tom a dog", "Is Tom a ant"), PROBLEM.steps[:1], "Tom is a ant.")
-    expected = [(1, 0.3, 0.02, "", (0.05 + 0.1 + 0.03) / 3, 0.01, 2, 0.3, 0.02, 0.0, 0.0, 0.0),         # the first is right
-                (2, 0.1, 0.05, (0.3 + 0.02) / 2, 0.03, 0.01, 1, 0.1, 0.05, 0.0, 0.0, ""),
-                (3, 0.03, "", (0.3 + 0.02 + 0.05 + 0.1) / 4, "", 0.01, 0, "", "", "", 1.0, "")]
+    expected = [(1, 0.3, 0.02, (0.05 + 0.1 + 0.03 + 0.01) / 4, 2, 0.3, 0.02, 0.0, 0.0, 0.0),         # the first is right
+                (2, 0.1, 0.05, (0.3 + 0.02 + 0.03 + 0.01) / 4, 1, 0.1, 0.05, 0.0, 0.0, ""),
+                (3, 0.03, "", (0.3 + 0.02 + 0.05 + 0.1 + 0.01) / 5, 0, "", "", "", 1.0, "")]
     for row, want in zip(sample.parallel(run, [PROBLEM, one_step])[1], expected, strict=True):
         assert [a if a == "" else pytest.approx(a) for a in row] == list(want)
 

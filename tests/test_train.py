@@ -47,9 +47,10 @@ def test_schedule_of_coconut_is_the_papers_table():
 
 @pytest.mark.parametrize("method, stage0, last", [
     ("coconut", (0, 0), (3, 6)), ("cot", (0, 0), (0, 0)), ("no_cot", (3, 0), (3, 0)), ("pause", (3, 6), (3, 6)),
-    ("no_curriculum", (3, 6), (3, 6)), ("no_thought", (0, 0), (3, 0)), ("pause_as_thought", (0, 0), (3, 6))])
-def test_methods_are_the_papers_grid(method, stage0, last):
-    """(steps removed, fillers) of a 3-step problem, c = 2, K = 3, in the first and the last stage."""
+    ("no_curriculum", (3, 6), (3, 6)), ("no_thought", (0, 0), (3, 0)), ("pause_as_thought", (0, 0), (3, 6)), ("new", (0, 6), (0, 6))])
+def test_methods_are_the_papers_grid(method, stage0, last, monkeypatch):
+    """(steps removed, fillers) of a 3-step problem, c = 2, K = 3, in the first and the last stage; "new" is a row to add."""
+    monkeypatch.setitem(train.METHODS, "new", ("thought", "kept"))
     args = settings(method=method, c=2)
     assert [(min(3, removed), n) for removed, n in (train.schedule(args, stage) for stage in (0, 3))] == [stage0, last]
     assert train.METHODS[method][0] == ("pause" if "pause" in method else "thought" if last[1] else None)
@@ -135,7 +136,7 @@ def test_buckets_hold_every_problem_once_and_batches_of_like_length(monkeypatch)
     assert most < some < 0.5 * plain and [*map(max, batches[100])] != sorted(map(max, batches[100]))
 
 
-def test_an_easy_round_through_the_stages_comes_first_without_distractors_of_fresh_problems_that_are_never_tested(tmp_path, monkeypatch):
+def test_an_easy_round_through_the_stages_comes_first_without_distractors_of_fresh_problems_that_are_never_tested(tmp_path, monkeypatch, capsys):
     args = train.settings_of(dict(train_size=100, nodes=10, max_steps=4, easy=2, epochs_first=3, epochs_per_stage=1))
     run = train.new_run(args, data.problem_sets(args, ("train", "test"))["train"])
     assert [train.stage_at(epoch, args, 4) for epoch in range(18)] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4] + [0, 0, 0, 1, 2, 3, 4, 4]
@@ -153,6 +154,7 @@ def test_an_easy_round_through_the_stages_comes_first_without_distractors_of_fre
     monkeypatch.setattr(train, "fresh", lambda run, epoch, tested: asked.append((epoch, len(tested))) or fresh(run, epoch, tested))
     log = records(train_tiny(tmp_path / "run", "--easy", 1, "--epochs", 7))
     assert [r["stage"] for r in log if r["kind"] == "valid"] == [0, 1, 2, 3, 0, 0, 1] and asked == [(epoch, 8 + 8) for epoch in range(7)]
+    assert "note: stage 3, the last, begins in epoch 9: raise --epochs" in capsys.readouterr().out
 
 
 def test_micro_batches_give_the_gradient_of_the_whole_batch(some):
@@ -456,7 +458,7 @@ def test_counting_tokens_counts_thoughts_but_not_pauses(runs, method, made):
         p.answer = "?" if i % 2 else text            # every second is right
     result = train.evaluate(run, problems)
     rows = (data.sequence(*run.tokenizer.ids(p), run.tokenizer, train.METHODS[method][0], 3) for p in problems)
-    written = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, train.MAX_NEW_WORDS)[0][0]) for row in rows]
+    written = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, train.MAX_NEW_TOKENS)[0][0]) for row in rows]
     assert (result["correct"], result["total"], result["tokens"]) == (4, 8, made + sum(written) / 8)
 
 
