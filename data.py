@@ -463,6 +463,8 @@ def add_flags(parser):
     add("--train_size", type=count, help="training problems")
     add("--valid_size", type=count, help="validation problems")
     add("--test_size", type=count, help="test problems")
+    add("--distractors", type=number(float, 0, 1), help="share of the sentences that are told although the "
+        "answer does not need them")
     add("--hops", type=number(int, 1, MAX_HOPS), help="ProntoQA: deduction hops of a problem")
     add("--nodes", type=number(int, 1, 55), help="ProsQA: nodes of a graph, before those without any edge go")
     add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
@@ -476,12 +478,12 @@ def add_flags(parser):
 
 def problem_defaults(dataset):
     """{flag: the paper's value} of the flags that a dataset takes: sizes, a seed, and the parameters of its
-    generator, but for those that training sets itself; none, if its problems are not generated."""
+    generator; none, if its problems are not generated."""
     if dataset not in GENERATORS:
         return {}
     sizes = {"prontoqa": (9000, 200, 800)}.get(dataset, (17886, 300, 500))
     options = {name: p.default for name, p in inspect.signature(GENERATORS[dataset]).parameters.items()
-               if name not in ("rng", "distractors")}
+               if name != "rng"}
     return {f"{split}_size": size for split, size in zip(SPLITS, sizes)} | options | {"data_seed": 0}
 
 

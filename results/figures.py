@@ -89,8 +89,8 @@ def summary(runs):
 
 
 def easy_losses(run):
-    """The loss of a training problem, in nats, at the end of each stage of the easy round. Methods without
-    stages have the same timetable, and so has iCoT, whose stages are tokens."""
+    """The loss of a training problem, in nats, at the end of each stage of the easy round, and of methods
+    without these stages after as many epochs."""
     easy, stages = run["settings"].easy, run["settings"].stages
     ends = [easy * (stage + 1) for stage in range(stages + 1)] if easy else []
     return [run["valid"][epoch]["loss_per_problem"] for epoch in ends if epoch in run["valid"]]
@@ -152,9 +152,11 @@ def plot_front(axes, runs, dataset):
 
 
 def plot_easy(axes, runs):
-    """`easy_losses`, a line for every run."""
+    """`easy_losses`, a line for every run, but iCoT's, whose stages are tokens."""
     for run in runs:
         method = run["settings"].method
+        if method == "icot":
+            continue
         axes.plot(easy_losses(run), ".-", color=f"C{list(NAMES).index(method)}", linewidth=1, label=method)
     lines = dict(zip(*reversed(axes.get_legend_handles_labels())))          # {method: its last line}
     shown = [method for method in NAMES if method in lines]
@@ -163,7 +165,7 @@ def plot_easy(axes, runs):
     axes.axhline(math.log(2), color="black", linestyle=":", linewidth=1)
     axes.text(0, math.log(2) * 0.75, "a coin flip between two answers", fontsize=7)
     axes.set(title="Without words, only thoughts follow a second step",
-             xlabel="stage (the easy round; No-CoT, pause, w/o curriculum and CoT have none)",
+             xlabel="stage of the easy round\n(CoT stays in the first; No-CoT, pause token, w/o curriculum in the last)",
              ylabel="training loss of a problem, nats", yscale="log", ylim=(0.02, 6))
     axes.locator_params(axis="x", integer=True)
 

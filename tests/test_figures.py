@@ -164,8 +164,8 @@ def test_every_usual_run_is_a_dot_and_its_losses_a_line(tmp_path, monkeypatch):
     figures.plot_front((easy, dots), figures.read(sorted(tmp_path.iterdir())), "prosqa")
     usual, same_depth = ([(round(x), y) for x, y in some.get_offsets().tolist()] for some in dots.collections)
     assert usual == [(0, 100), (7, 50), (3, 62.5)] and same_depth == [(0, 87.5)] and len(dots.get_xticks()) == len(train.METHODS)
-    assert [line.get_xydata().tolist() for line in easy.lines[:3]] == [[[0, 30], [1, 60]]] * 3
-    assert [text.get_text() for text in easy.get_legend().get_texts()] == ["Coconut", "pause token", "iCoT"]
+    assert [line.get_xydata().tolist() for line in easy.lines[:-1]] == [[[0, 30], [1, 60]]] * 2
+    assert [text.get_text() for text in easy.get_legend().get_texts()] == ["Coconut", "pause token"]
 
 
 def test_without_matplotlib_the_tables_still_come_and_a_line_says_what_to_install(finished, monkeypatch, capsys):

@@ -386,8 +386,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(opened, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("change", [
-    lambda saved: saved.update(more=Payload()), lambda saved: saved.pop("model"), lambda saved: saved["model"].pop("ln_f.bias"),
-    lambda saved: saved["model"].update({"wte.weight": torch.zeros(9, 16)}), lambda saved: saved.pop("config")])
+    lambda saved: saved.update(more=Payload()), lambda saved: saved.pop("model"), lambda saved: saved["model"].pop("ln_f.bias"), lambda saved: saved.pop("config")])
 def test_what_is_not_a_whole_checkpoint_is_refused_in_one_line_and_code_in_it_never_runs(finished, tmp_path, monkeypatch, change):
     monkeypatch.chdir(tmp_path)
     saved = torch.load(finished / "best.pt", weights_only=True)
@@ -415,23 +414,17 @@ def test_no_damage_to_a_checkpoint_passes_unseen(finished, tmp_path):
     assert refused > 40
 
 
-def test_a_checkpoint_of_an_older_version_is_asked_and_resumed_where_a_missing_setting_was_off(finished, tmp_path):
-    for name, missing in ("same", "same_depth"), ("other", "lr"):
-        run = shutil.copytree(finished, tmp_path / name)
-        saved = torch.load(run / "last.pt", weights_only=True)
-        del saved["args"][missing]
-        torch.save(saved, run / "last.pt")
-    with open(tmp_path / "same/log.jsonl", "a") as file:
-        file.write('{"kind": "va')                  # half a line
-    train_tiny(tmp_path / "same", "--resume", "--stages", 0)
-    *_, half, _, last = (tmp_path / "same/log.jsonl").read_text().splitlines()
+def test_a_log_goes_on_in_a_new_line_after_half_a_line(finished, tmp_path):
+    """And a checkpoint of an older version, which lacks a setting, has the usual one."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    saved = torch.load(run / "last.pt", weights_only=True)
+    del saved["args"]["same_depth"]
+    torch.save(saved, run / "last.pt")
+    with open(run / "log.jsonl", "a") as file:
+        file.write('{"kind": "va')
+    train_tiny(run, "--resume", "--stages", 0)
+    *_, half, _, last = (run / "log.jsonl").read_text().splitlines()
     assert half == '{"kind": "va' and json.loads(last)["kind"] == "test"
-    with pytest.raises(UserError, match="other is of an older version, without --lr: name another --out"):
-        train_tiny(tmp_path / "other", "--resume")
-    saved["config"] |= dict(vocab_size=10 ** 9, n_layer=10 ** 9)                # which nobody tries to build
-    torch.save(saved, tmp_path / "m.pt")
-    with pytest.raises(UserError, match="the sizes are not those of the tensors"):
-        train.open_run(tmp_path / "m.pt", "cpu")
 
 
 def test_a_model_is_never_replaced_by_another_run(finished, tmp_path, monkeypatch):
@@ -667,7 +660,7 @@ FLAGS = {flag: f"--{flag} {2 * usual or 1}" if not isinstance(usual, bool) else 
     "decay": "--decay 0", "dropout": "--dropout 0.2", "batch_size": "--batch_size 8",
     "hops": ("--dataset prontoqa --hops 2", "--dataset prontoqa --hops 1"), "micro_batch": "--micro_batch 4", "nodes": "--nodes 10",
     "min_steps": "--min_steps 1", "max_steps": "--max_steps 4", "even_steps": ("--min_steps 2", "--min_steps 2 --even_steps"),
-    "n_head": "--n_head 4", "n_embd": "--n_embd 32"} | {f"{split}_size": f"--{split}_size 9" for split in data.SPLITS}
+    "distractors": "--distractors 0.5", "n_head": "--n_head 4", "n_embd": "--n_embd 32"} | {f"{split}_size": f"--{split}_size 9" for split in data.SPLITS}
 
 
 def outcome(out, flags, monkeypatch):
