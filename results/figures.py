@@ -99,7 +99,8 @@ def easy_losses(run):
 def told(dataset, test):
     """A test in words: answers right, with the 95 % interval, and what a log says of the wrong ones."""
     correct, total = test["correct"], test["total"]
-    share, low, high = (f"{100 * x:.1f}" for x in (correct / total, *train.wilson(correct, total)))
+    low, high = train.wilson(correct, total)
+    share, low, high = (f"{x:.1f}" for x in (100 * correct / total, 100 * low, 100 * high))
     text = f"{dataset}: {correct}/{total} = {share}% ({low} to {high})"
     if "forced" in test:
         text += f", {test['other']} the other candidate, {test['forced']} by forced choice"
@@ -164,7 +165,7 @@ def plot_easy(axes, runs):
     axes.legend([lines[method] for method in shown], names, frameon=False, fontsize=7, ncol=4)
     axes.axhline(math.log(2), color="black", linestyle=":", linewidth=1)
     axes.text(0, math.log(2) * 0.75, "a coin flip between two answers", fontsize=7)
-    axes.set(title="Without words, only thoughts follow a third step",
+    axes.set(title="In the easy round only thoughts follow a third step",
              xlabel="stage of the easy round (CoT stays in the first;\n"
                     "No-CoT, pause token, w/o curriculum, all alike, in the last)",
              ylabel="training loss of a problem, nats", yscale="log", ylim=(0.015, 6))
