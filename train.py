@@ -101,6 +101,7 @@ def last_stage_of(settings, problems, tokenizer):
 
 BUCKET = 8                  # sort this many batches' problems by length before cutting them
 MAX_NEW_TOKENS = 128        # to write, at most, in evaluation
+MAX_NEW_WORDS = 48          # the same where tokens are words: our chains and answers have at most 29
 
 
 @dataclass
@@ -164,7 +165,7 @@ def batches(run, problems, rng):
 def train_epoch(run, optimizers, shuffled, done, total):
     """One pass over shuffled batches, after `done` of the run's `total` optimizer steps. Returns what the log
     says of it: the loss, as a mean over tokens and as a sum over those of a problem (a model that knows all
-    but which of two answers it is has ln 2 = 0.69 nats), and the last learning rate."""
+    but which of two answers is right has ln 2 = 0.69 nats), and the last learning rate."""
     gpt, settings, losses, tokens = run.gpt.train(), run.settings, [], []
     device = gpt.wte.weight.device
     for update, micros in enumerate(shuffled, start=done):
@@ -204,6 +205,7 @@ def ask(run, problems, n, given=None):
     given (P, j, C): vectors in place of the first j thoughts.
     """
     tokenizer, filler = run.tokenizer, METHODS[run.settings.method][0]
+    most = MAX_NEW_WORDS if tokenizer.words else MAX_NEW_TOKENS
     size = 4 * run.settings.micro_batch         # without gradients more fit
     answers, thoughts = [], []
     for start in range(0, len(problems), size):
@@ -211,7 +213,7 @@ def ask(run, problems, n, given=None):
         batch = data.collate([data.sequence(question, [], answer, tokenizer, filler, n)
                               for question, _, answer in asked]).to(run.gpt.wte.weight.device)
         with run.autocast():
-            ids, thought = coconut.generate(run.gpt, batch, tokenizer.eos, MAX_NEW_TOKENS,
+            ids, thought = coconut.generate(run.gpt, batch, tokenizer.eos, most,
                                             None if given is None else given[start:start + size])
         answers += ids
         thoughts.append(thought)
@@ -641,6 +643,9 @@ def fit(typed, folder, device, resume):
     if last.exists():
         run, saved = open_run(last, device)
         settings = run.settings
+        # A setting that an older version lacks and that is off or 0 by default was off then.
+        if missing := [flag for flag, value in vars(settings).items() if flag not in saved["args"] and value]:
+            raise UserError(f"{folder} is of an older version, without --{missing[0]}: name another --out")
         settings.micro_batch = typed.get("micro_batch", settings.micro_batch)       # how much fits now
         data.refuse_idle(typed, settings.dataset)
         for flag, value in typed.items():

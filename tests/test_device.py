@@ -85,7 +85,7 @@ def test_training_waits_for_the_device_twice_an_epoch_however_many_steps(away):
 def test_answers_wait_once_a_word_and_all_looks_stay_on_the_device(away, monkeypatch):
     run, problems, waits = away
     for words in (5, 3):
-        monkeypatch.setattr(train, "MAX_NEW_TOKENS", words)
+        monkeypatch.setattr(train, "MAX_NEW_WORDS", words)
         assert waits(lambda: train.evaluate(run, problems)) == words
     sample.show_answers(run, problems[:2], 3)
     for look in (sample.tree, sample.sweep, sample.parallel, sample.corrupt):

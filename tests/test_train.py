@@ -415,7 +415,7 @@ def test_no_damage_to_a_checkpoint_passes_unseen(finished, tmp_path):
 
 
 def test_a_log_goes_on_in_a_new_line_after_half_a_line(finished, tmp_path):
-    """And a checkpoint of an older version, which lacks a setting, has the usual one."""
+    """And a checkpoint of an older version is resumed only where a setting that it lacks was off: all else would be another run."""
     run = shutil.copytree(finished, tmp_path / "run")
     saved = torch.load(run / "last.pt", weights_only=True)
     del saved["args"]["same_depth"]
@@ -425,6 +425,10 @@ def test_a_log_goes_on_in_a_new_line_after_half_a_line(finished, tmp_path):
     train_tiny(run, "--resume", "--stages", 0)
     *_, half, _, last = (run / "log.jsonl").read_text().splitlines()
     assert half == '{"kind": "va' and json.loads(last)["kind"] == "test"
+    del saved["args"]["lr"]
+    torch.save(saved, run / "last.pt")
+    with pytest.raises(UserError, match="run is of an older version, without --lr: name another --out"):
+        train_tiny(run, "--resume")
 
 
 def test_a_model_is_never_replaced_by_another_run(finished, tmp_path, monkeypatch):
@@ -451,7 +455,7 @@ def test_counting_tokens_counts_thoughts_but_not_pauses(runs, method, made):
         p.answer = "?" if i % 2 else text            # every second is right
     result = train.evaluate(run, problems)
     rows = (data.sequence(*run.tokenizer.ids(p), run.tokenizer, train.METHODS[method][0], 3) for p in problems)
-    written = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, train.MAX_NEW_TOKENS)[0][0]) for row in rows]
+    written = [len(coconut.generate(run.gpt, data.collate([row]), run.tokenizer.eos, train.MAX_NEW_WORDS)[0][0]) for row in rows]
     assert (result["correct"], result["total"], result["tokens"]) == (4, 8, made + sum(written) / 8)
 
 
