@@ -381,7 +381,7 @@ def refuse(look, thoughts, run, problems):
         raise UserError(f"--{look} needs one thought per step, and names of nodes that are one token each")
     if filler and look in ("tree", "sweep_thoughts") and (chain == "removed" or not run.settings.mix):
         print("warning: this run does not write steps after fewer thoughts (no curriculum, or no --mix): "
-              "written paths and trees say little here (forced choice needs none)")
+              "written paths and trees say little (the forced choice needs neither)")
 
 
 def parse(argv):

@@ -99,9 +99,8 @@ def easy_losses(run):
 def told(dataset, test):
     """A test in words: answers right, with the 95 % interval, and what a log says of the wrong ones."""
     correct, total = test["correct"], test["total"]
-    low, high = train.wilson(correct, total)
-    share, low, high = (f"{x:.1f}" for x in (100 * correct / total, 100 * low, 100 * high))
-    text = f"{dataset}: {correct}/{total} = {share}% ({low} to {high})"
+    low, high = (100 * end for end in train.wilson(correct, total))
+    text = f"{dataset}: {correct}/{total} = {100 * correct / total:.1f}% ({low:.1f} to {high:.1f})"
     if "forced" in test:
         text += f", {test['other']} the other candidate, {test['forced']} by forced choice"
     return text

@@ -255,6 +255,8 @@ def test_what_is_erased_is_gone_from_the_thought(opened, monkeypatch):
     monkeypatch.setattr(train, "ask", ask)
     heads, rows = sample.erase(run, [PROBLEM])
     assert [row[:2] for row in rows] == [(1, 1), (2, 1)]                        # at three steps there is the dog alone
+    short = data.Problem(PROBLEM.question.replace("Is Tom a dog", "Is Tom a cat"), PROBLEM.steps[:2], "Tom is a cat.")
+    assert [row[:2] for row in sample.erase(run, [short])[1]] == [(1, 1)]       # the cat is the answer now
     own = true_ask(run, [PROBLEM], 3)[2]
     for k, path, elsewhere in (1, "ant", "fox"), (2, "cat", "bee"):
         calls = given_to[1 + 4 * (k - 1):][:4]
