@@ -423,10 +423,8 @@ def log(folder, record):
         print(line.format(share=share, low=low, high=high, **record), flush=True)
     path = Path(folder) / "log.jsonl"
     if record["kind"] != "test" or path.exists():       # a model that came without a log stays without
-        with open(path, "a+b") as file:
-            file.seek(max(0, file.tell() - 1))
-            is_cut = file.read() not in (b"", b"\n")        # the disk was full: begin a new line
-            file.write(b"\n" * is_cut + json.dumps(record).encode() + b"\n")
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
 
 
 def new_run(settings, problems):
@@ -451,18 +449,6 @@ def new_run(settings, problems):
             weights["wte.weight"] = torch.cat([weights["wte.weight"], like.expand(3, -1)])  # begin as "<<"
         gpt = from_weights(weights, old.config.n_head, settings.dropout)
     return Run(gpt, tokenizer, settings, 0, last_stage_of(settings, problems, tokenizer))
-
-
-def check_length(run, problems):
-    """Refuse problems that could make a batch too long for the model (the longest question beside the longest
-    language), before hours of training."""
-    size, ids = run.gpt.config.block_size, list(map(run.tokenizer.ids, problems))
-    for stage in range(run.last_stage + 1):
-        questions, (n, *_), languages = zip(*(layout(run, one, stage) for one in ids))
-        longest = max(map(len, questions)) + n + max(map(len, languages)) - 1
-        if longest > size:
-            raise UserError(f"at stage {stage} a batch can take {longest} positions, but the model has "
-                            f"{size}: shorten the problems, or lower --c or --stages")
 
 
 def save(path, run, epoch, **more):
@@ -509,20 +495,6 @@ def to_device(gpt, device):
     if device == "cpu" and gpt.config.n_embd < 768 and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     return gpt.to(device)
-
-
-def lock(folder):
-    """An open file that locks a folder: while it is open no other process trains there. (Not on Windows.)"""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = open(folder / "lock", "w")
-    try:
-        import fcntl
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another training is at work in {folder}: name another --out") from None
-    except ImportError:
-        pass
-    return file
 
 
 # ---- The command line.
@@ -660,7 +632,6 @@ def fit(typed, folder, device, resume):
     if not saved:
         run = new_run(settings, sets["train"])
         to_device(run.gpt, device)
-    check_length(run, [p for problems in sets.values() for p in problems])
     size, done = sum(p.numel() for p in run.gpt.parameters()), saved["epoch"] if saved else 0
     print(f"{settings.method} on {settings.dataset}: {len(sets['train']):,} problems, {size:,} parameters, "
           f"stages 0 to {run.last_stage}, {done} of {settings.epochs} epochs done, {device}"
@@ -669,9 +640,9 @@ def fit(typed, folder, device, resume):
                   if stage_at(epochs - 1, settings, run.last_stage) == run.last_stage)
     if needed > settings.epochs:
         print(f"note: stage {run.last_stage}, the last, begins in epoch {needed}: raise --epochs")
-    with lock(folder):
-        log(folder, origin(run, done))
-        train(run, sets, folder, saved)
+    folder.mkdir(parents=True, exist_ok=True)
+    log(folder, origin(run, done))
+    train(run, sets, folder, saved)
 
 
 def test(folder, device, typed):
