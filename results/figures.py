@@ -181,7 +181,7 @@ def plot_runs(axes, runs, dataset):
         axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0", label=label)
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
     axes.text(-0.4, 50.5, "a coin flip", fontsize=7)
-    axes.set(title="In the end thoughts are level with written steps (a dot: one run)",
+    axes.set(title="In the end thoughts do as well as written steps (a dot: one run)",
              ylabel="right of 2,000 problems, %", ylim=(40, 101))
     axes.set_xticks(range(len(NAMES)), NAMES.values(), fontsize=7)
     axes.set_xlim(-0.5, len(NAMES) - 0.5)
@@ -245,7 +245,7 @@ def build(out):
     mixed, _ = train.open_run(RESULTS / "model-mix", "cpu")
     problems = data.test_problems(mixed.settings, {})[:500]
     draw(out / "tree.png", plot_tree, *sample.tree(mixed, problems[5:6]),
-         "After d thoughts: how likely the next step is about a node d steps away (orange: a shortest path)")
+         "After d thoughts: how likely the next step is about a node, d steps down (orange: a shortest path)")
     draw(out / "sweep.png", plot_bars, *sample.sweep(mixed, problems),
          f"Thinking or writing, right about as often ({len(problems)} problems)")
 
