@@ -181,7 +181,7 @@ def plot_runs(axes, runs, dataset):
         axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0", label=label)
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
     axes.text(-0.4, 50.5, "a coin flip", fontsize=7)
-    axes.set(title="In the end thoughts do as well as written steps (a dot: one run)",
+    axes.set(title="In the end thoughts do about as well as written steps (a dot: one run)",
              ylabel="right of 2,000 problems, %", ylim=(40, 101))
     axes.set_xticks(range(len(NAMES)), NAMES.values(), fontsize=7)
     axes.set_xlim(-0.5, len(NAMES) - 0.5)
