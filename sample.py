@@ -380,7 +380,7 @@ def refuse(look, thoughts, run, problems):
             not all(v in tokens_of_names(run) for p in problems for _, v in data.graph(p).edges.values())):
         raise UserError(f"--{look} needs one thought per step, and names of nodes that are one token each")
     if filler and look in ("tree", "sweep_thoughts") and (chain == "removed" or not run.settings.mix):
-        print("warning: this run was not trained to write after fewer thoughts (no curriculum, or no --mix): "
+        print("warning: this run may not write steps after fewer thoughts (no curriculum, or no --mix): "
               "written paths and trees say little (the forced choice needs neither)")
 
 
