@@ -155,7 +155,8 @@ class GPT(nn.Module):
         before = cache[0][0].size(2) if cache else 0
         S = before + x.size(1)
         if S > self.config.block_size:
-            raise UserError(f"a text of {S} positions is too long for a model of {self.config.block_size}")
+            raise UserError(f"a text of {S} positions is too long for a model of {self.config.block_size}: "
+                            "shorten it, or take fewer thoughts")
         place, positions = torch.arange(S, device=x.device), torch.arange(before, S, device=x.device)
         mask = place <= positions[:, None]                                  # (T, S) causal
         if padding is not None:

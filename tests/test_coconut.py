@@ -107,7 +107,7 @@ def test_generation_ends_at_the_last_position(gpt):
     """58 tokens and 2 thoughts leave 4 of the 64 positions; <eot> takes the first, and the fourth word none."""
     question = ids(57) + [BOT]
     assert [len(generate(gpt, collate([Sequence(question, n, [EOT, EOS])]), -1, 100)[0][0]) for n in (2, 5)] == [4, 1]
-    with pytest.raises(UserError, match=r"\Aa text of 65 positions is too long for a model of 64\Z"):
+    with pytest.raises(UserError, match=r"\Aa text of 65 positions is too long for a model of 64: shorten it, or take fewer thoughts\Z"):
         generate(gpt, collate([Sequence(question, 6, [EOT, EOS])]), -1, 100)
 
 

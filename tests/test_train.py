@@ -547,6 +547,9 @@ def test_problems_without_steps_train_from_a_folder_with_nothing_but_the_default
         data.write([data.Problem(f"Is it {i}?", [], "Yes") for i in some], tmp_path / f"{split}.json")
     train.main(f"--dataset {tmp_path} --method no_cot --epochs 1 --n_layer 1 --device cpu --out {tmp_path}/run".split())
     assert records(tmp_path / "run")[-1]["total"] == 5
+    data.write([data.Problem("Is it? " * 600, [], "Yes")], tmp_path / "train.json")
+    with pytest.raises(UserError, match=r"a text of \d{4} positions is too long for a model of 1024: shorten it, or take fewer thoughts"):
+        train.main(f"--dataset {tmp_path} --method no_cot --epochs 1 --n_layer 1 --device cpu --out {tmp_path}/long".split())
 
 
 def test_a_problem_is_worked_out_at_three_stages(capsys):
@@ -565,7 +568,7 @@ def test_a_problem_is_worked_out_at_three_stages(capsys):
     ("--n_head 5", "not a multiple of n_head 5"), ("--device abacus", "--device abacus"), ("--out {run}", "--resume"), ("--out {model} --resume", "holds a model"),
     ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
     ("--dataset gsm8k", "add --setting paper"), ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"),
-    ("--eval_only --out {run} --example", "not allowed with"),
+    ("--init {run} --n_head 1", "its own shape: leave out --n_head"), ("--eval_only --out {run} --example", "not allowed with"),
     ("--eval_only --out {tmp}", "there is no"), ("--init nothere --train_size 20", "there is no nothere")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
     monkeypatch.chdir(tmp_path)
