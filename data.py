@@ -198,15 +198,14 @@ def _poisson(rng, mean):
     return count
 
 
-def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_steps=False, same_depth=False,
-                   either_root=False, distractors=1.0):
+def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, same_depth=False, either_root=False,
+                   distractors=1.0):
     """One ProsQA problem: "Is <entity> a <target> or <neg_target>?", the target min_steps to max_steps away
     (with either_root also nearer).
 
     Of the leaves that only one root reaches, the deepest is the target and its root the entity asked about;
     neg_target is such a leaf of the other root. Of the paper's 28 nodes about 23 have an edge and remain.
-    even_steps: long paths are rare among the graphs, so draw the number of steps first. distractors: the
-    probability that an edge beside the paths to the target and to neg_target is told.
+    distractors: the probability that an edge beside the paths to the target and to neg_target is told.
 
     neg_target is never deeper than the target, so a model that prefers the deeper one need not know who is
     asked about (results/dispute.md). Two ways to close this short cut: same_depth has both equally deep;
@@ -214,9 +213,6 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
     """
     if min_steps > max_steps:
         raise UserError(f"--min_steps {min_steps} is more than --max_steps {max_steps}: change one of them")
-    wanted = range(min_steps, max_steps + 1)
-    if even_steps:
-        wanted = [rng.choice(wanted)]
     for _ in range(10_000):
         sources, family, depth = prosqa_graph(rng, nodes, parents)
         inner = {u for chosen in sources for u in chosen}
@@ -227,11 +223,11 @@ def prosqa_problem(rng, nodes=28, min_steps=3, max_steps=6, parents=1.5, even_st
         roots = [root for root in (0, 1) if deepest[root] and others[1 - root]]
         parentless = sum(not chosen for chosen in sources)
         named = parentless <= len(PROSQA_ENTITIES) and nodes - parentless <= len(PROSQA_CONCEPTS)
-        if roots and steps in wanted and named:
+        if roots and min_steps <= steps <= max_steps and named:
             break
     else:
         raise UserError(f"10,000 random graphs of {nodes} nodes held no ProsQA problem "
-                        f"of {wanted[0]} to {wanted[-1]} steps: change nodes, steps or parents")
+                        f"of {min_steps} to {max_steps} steps: change nodes, steps or parents")
     root = rng.choice(roots)
     target, neg_target = rng.choice(deepest[root]), rng.choice(others[1 - root])
     path, other = (_path_to(rng, v, sources, family, depth) for v in (target, neg_target))
@@ -470,7 +466,6 @@ def add_flags(parser):
     add("--min_steps", type=count, help="ProsQA: fewest reasoning steps of a problem")
     add("--max_steps", type=count, help="ProsQA: most reasoning steps of a problem")
     add("--parents", type=number(float, 0, 20), help="ProsQA: parents of a node, on average")
-    add("--even_steps", action=switch, help="ProsQA: as many problems of each number of steps")
     add("--same_depth", action=switch, help="ProsQA: both candidates equally deep, which closes a short cut")
     add("--either_root", action=switch, help="ProsQA: ask about either root, which closes it too")
     add("--data_seed", type=number(int, 0), help="seed of the problems")

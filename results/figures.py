@@ -70,22 +70,25 @@ def curve(runs):
 
 def summary(runs):
     """A row for each dataset, method and what is unusual: accuracy in %, the mean and each run's, on the
-    runs' own test problems and on those of --same_depth and --no-either_root; tokens."""
-    groups, rows = {}, []
+    runs' own test problems and on each other kind that some were tested on; tokens."""
+    groups, kinds, rows = {}, {"": "accuracy"}, []
     for run in runs.values():
-        if dataset := next(iter(run["test"]), None):            # the first test is the run's own
-            about = dataset, run["settings"].method, unusual(run["settings"])
-            groups.setdefault(about, []).append(run["test"])
+        dataset = run["settings"].dataset
+        tests = {name.removeprefix(dataset): test for name, test in run["test"].items()
+                 if name.split(" --")[0] == dataset}
+        kinds |= {kind: kind.removeprefix(" --") for kind in tests if kind}
+        if tests:
+            about = Path(dataset).name, run["settings"].method, unusual(run["settings"])
+            groups.setdefault(about, []).append(tests)
     for (dataset, method, flags), group in sorted(groups.items()):
         cells = []
-        for kind in "", " --same_depth", " --no-either_root":
-            shares = [100 * tests[dataset + kind]["correct"] / tests[dataset + kind]["total"]
-                      for tests in group if dataset + kind in tests]
+        for kind in kinds:
+            shares = [100 * tests[kind]["correct"] / tests[kind]["total"] for tests in group if kind in tests]
             each = f" ({' '.join(f'{share:.1f}' for share in shares)})" * (len(shares) > 1)
             cells.append(f"{statistics.mean(shares):.1f}{each}" if shares else "-")
-        tokens = statistics.mean(tests[dataset]["tokens"] for tests in group)
-        rows.append((Path(dataset).name, method, *cells, f"{tokens:.1f}", flags))
-    return ["dataset", "method", "accuracy", "same_depth", "no-either_root", "tokens", "with"], rows
+        tokens = statistics.mean(next(iter(tests.values()))["tokens"] for tests in group)
+        rows.append((dataset, method, *cells, f"{tokens:.1f}", flags))
+    return ["dataset", "method", *kinds.values(), "tokens", "with"], rows
 
 
 def easy_losses(run):
@@ -107,22 +110,24 @@ def told(dataset, test):
 
 
 def page(folder):
-    """The text of logs/README.md: the means, and all runs."""
+    """The text of logs/README.md: the means, and all runs; the same of the cells of the tuning."""
     def table(heads, rows):
         return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (heads, ["---"] * len(heads), *rows))
-    runs, rows = read(sorted(folder.glob("*.jsonl"))), []
-    for name, run in runs.items():
-        last, settings = run["valid"][max(run["valid"])], run["settings"]
-        tests = [told(dataset, test) for dataset, test in run["test"].items()]
-        rows.append((f"[{name}]({name}.jsonl)", settings.method, unusual(settings),
-                     settings.seed, last["epoch"], round(last["seconds"] / 60), "<br>".join(tests),
-                     " ".join(f"{loss:.2f}" for loss in easy_losses(run))))
-    return "\n".join([
+    text = [
         "# All runs\n", "`python results/figures.py` writes this page from the logs. `with`: the flags of "
         "train.py\nthat differ from the usual. In brackets: the 95 % interval. Losses: of a training problem "
-        "in nats, at the\nend of each stage of the easy round; a coin flip between two answers costs 0.69.\n",
-        "Accuracy in %, the mean and each run's:\n", table(*summary(runs)),
-        "Each run:\n", table("log method with seed epochs minutes tests losses".split(), rows)])
+        "in nats, at the\nend of each stage of the easy round; a coin flip between two answers costs 0.69.\n"]
+    for title, place in ("", ""), ("## Tuning\n\n", "cells/"):
+        runs, rows = read(sorted(folder.glob(f"{place}*.jsonl"))), []
+        for name, run in runs.items():
+            last, settings = run["valid"][max(run["valid"])], run["settings"]
+            tests = [told(dataset, test) for dataset, test in run["test"].items()]
+            rows.append((f"[{name}]({place}{name}.jsonl)", settings.method, unusual(settings),
+                         settings.seed, last["epoch"], round(last["seconds"] / 60), "<br>".join(tests),
+                         " ".join(f"{loss:.2f}" for loss in easy_losses(run))))
+        text += [f"{title}Accuracy in %, the mean and each run's:\n", table(*summary(runs)), "Each run:\n",
+                 table("log method with seed epochs minutes tests losses".split(), rows)]
+    return "\n".join(text)
 
 
 NAMES = {"coconut": "Coconut", "cot": "CoT", "pause_as_thought": "pause as\nthought", "pause": "pause\ntoken",

@@ -152,11 +152,11 @@ class Bench:
 
     def cost_of_thoughts(self, shape, size, times):
         gpt, optimizer = self.model(shape)
-        first, goals = None, {6: "   (goal: 1.4, better 1.2)", 32: "   (goal: 3)"}
+        first = None
         for n in (0, 1, 2, 4, 6, 8, 16, 32):
             seconds, peak = self.timed(self.step(gpt, optimizer, batch_of(size, 6, self.device, n)), times)
             first = first or seconds
-            print(f"  {n:2} thoughts {1000 * seconds:9.1f} ms a step = {seconds / first:5.2f} of none   {peak:6.1f} GiB{goals.get(n, '')}", flush=True)
+            print(f"  {n:2} thoughts {1000 * seconds:9.1f} ms a step = {seconds / first:5.2f} of none   {peak:6.1f} GiB", flush=True)
 
     def data_share(self, shape, size, problems):
         """Of an epoch in train.py on questions of ProsQA's spread: examples a second, share of making batches."""

@@ -36,10 +36,14 @@ def test_a_row_of_the_page_by_hand(tmp_path):
     write(tmp_path / "a.jsonl", {**VALID, "seconds": 61.0, "loss_per_problem": 9.0}, {**VALID, "epoch": 2, "seconds": 170.0, "loss_per_problem": 0.5},
           said(1, total=8), said(2, "prosqa --nodes 9", 8, other=5, forced=3), method="cot", c=2, seed=3, easy=1, stages=1)
     write(tmp_path / "b.jsonl", VALID)                                              # stopped before its test
+    (tmp_path / "cells").mkdir()
+    write(tmp_path / "cells/c.jsonl", VALID, said(6, "prosqa --same_depth", 8))     # tested on other problems alone
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in figures.page(tmp_path).splitlines() if line.startswith("|")]
-    assert rows[2] == ["prosqa", "cot", "12.5", "-", "-", "14.0", "--c 2 --easy 1"] and rows[5:] == [
+    assert rows[0] == ["dataset", "method", "accuracy", "nodes 9", "tokens", "with"] and rows[2] == ["prosqa", "cot", "12.5", "25.0", "14.0", "--c 2 --easy 1"]
+    assert rows[5:7] == [
         ["[a](a.jsonl)", "cot", "--c 2 --easy 1", "3", "2", "3", "prosqa: 1/8 = 12.5% (2.2 to 47.1)<br>prosqa --nodes 9: 2/8 = 25.0% (7.1 to 59.1), 5 the other candidate, 3 by forced choice",
          "9.00 0.50"], ["[b](b.jsonl)", "coconut", "", "0", "1", "0", "", ""]]
+    assert rows[9] == ["prosqa", "coconut", "-", "75.0", "14.0", ""] and rows[12][0] == "[c](cells/c.jsonl)"
 
 
 def test_an_epoch_told_twice_counts_as_told_last_and_a_broken_line_is_left_out(tmp_path, capsys):
@@ -64,8 +68,8 @@ def test_the_summary_has_a_row_for_each_method_with_the_mean_and_every_run(tmp_p
         lines = [said(correct), said(1, "prosqa --nodes 9"), said(correct - 10, "prosqa --same_depth")][:3 if method == "coconut" else 2] if correct else []
         write(tmp_path / f"{name}.jsonl", VALID, *lines, *[said(30, "prosqa --no-either_root")] * (name == "c"), method=method, c=c, data_seed=2)
     assert figures.summary(figures.read(sorted(tmp_path.iterdir())))[1] == [
-        ("prosqa", "coconut", "93.0 (90.0 96.0)", "83.0 (80.0 86.0)", "-", "14.0", ""), ("prosqa", "coconut", "20.0", "10.0", "-", "14.0", "--c 2"),
-        ("prosqa", "cot", "50.0", "-", "30.0", "14.0", "")]
+        ("prosqa", "coconut", "93.0 (90.0 96.0)", "1.0 (1.0 1.0)", "83.0 (80.0 86.0)", "-", "14.0", ""),
+        ("prosqa", "coconut", "20.0", "1.0", "10.0", "-", "14.0", "--c 2"), ("prosqa", "cot", "50.0", "1.0", "-", "30.0", "14.0", "")]
 
 
 def test_what_is_unusual_about_a_run_are_given_flags_but_not_its_seed_or_machine(finished):
@@ -176,7 +180,7 @@ def test_without_matplotlib_the_tables_still_come_and_a_line_says_what_to_instal
 
 
 @pytest.mark.parametrize("words, says", [
-    ("nowhere", "nowhere"), ("{runs}/coconut/best.pt", "no log"), ("{runs}/coconut --nodes 9", "need --compare"), ("--even_steps", "need --compare"),
+    ("nowhere", "nowhere"), ("{runs}/coconut/best.pt", "no log"), ("{runs}/coconut --nodes 9", "need --compare"), ("--same_depth", "need --compare"),
     ("--plot a.png", "need a RUN"), ("--compare", "need a RUN"), ("{runs}/cot --compare --plot a.png", "not allowed"), ("--compare nowhere", "there is no"),
     ("--compare {runs}/cot --hops 2", "does not apply")])
 def test_what_cannot_be_told_is_refused_in_one_line(runs, words, says, capsys):

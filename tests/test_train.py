@@ -639,7 +639,7 @@ FLAGS = {flag: f"--{flag} {2 * usual or 1}" if not isinstance(usual, bool) else 
     "mix": ("--mix 0", "--mix 1"), "icot_per_epoch": ("--method icot", "--method icot --icot_per_epoch 4"),
     "decay": "--decay 0", "dropout": "--dropout 0.2", "batch_size": "--batch_size 8",
     "hops": ("--dataset prontoqa --hops 2", "--dataset prontoqa --hops 1"), "micro_batch": "--micro_batch 4", "nodes": "--nodes 10",
-    "min_steps": "--min_steps 1", "max_steps": "--max_steps 4", "even_steps": ("--min_steps 2", "--min_steps 2 --even_steps"),
+    "min_steps": "--min_steps 1", "max_steps": "--max_steps 4",
     "distractors": "--distractors 0.5", "n_head": "--n_head 4", "n_embd": "--n_embd 32"} | {f"{split}_size": f"--{split}_size 9" for split in data.SPLITS}
 
 
