@@ -80,8 +80,13 @@ def test_what_a_page_shows_of_a_command_is_what_it_prints(page, capsys, monkeypa
 
 
 def test_the_tables_of_results_are_what_the_logs_give():
-    def filled(row):
-        return [str(cell) for cell in row if cell not in ("", "-")]
-    given = [filled(row) for row in figures.summary(figures.read(sorted((ROOT / "results/logs").glob("*.jsonl"))))[1]]
-    rows = [filled(re.split("  +", row)) for page in PAGES for row in re.findall(r"^    (pro(?:sqa|ntoqa) .*)$", page.read_text(), re.M)]
-    assert len(rows) >= 8 and all(row in given for row in rows)
+    given = [[str(cell) for cell in row] for row in figures.summary(figures.read(sorted((ROOT / "results/logs").glob("*.jsonl"))))[1]]
+    rows = [re.split("  +", row) for page in PAGES for row in re.findall(r"^    (pro(?:sqa|ntoqa) .*)$", page.read_text(), re.M)]
+    assert len(rows) >= 8 and all(row in [[cell for cell in one if cell not in ("", "-")] for one in given] for row in rows)
+
+
+def test_the_table_of_the_tuning_is_what_its_logs_give():
+    cells = figures.summary(figures.read(sorted((ROOT / "results/logs/cells").glob("*.jsonl"))))[1]
+    told = re.findall(r"^    (\w+) +([\d. ]+)$", (ROOT / "results/README.md").read_text(), re.M)
+    assert {method: sorted(row.split()) for method, row in told} == {
+        method: sorted(row[3] for row in cells if row[1] == method) for method in train.METHODS}
