@@ -169,7 +169,7 @@ def plot_easy(axes, runs):
     axes.legend([lines[method] for method in shown], names, frameon=False, fontsize=7, ncol=4)
     axes.axhline(math.log(2), color="black", linestyle=":", linewidth=1)
     axes.text(0, math.log(2) * 0.75, "a coin flip between two answers", fontsize=7)
-    axes.set(title="In the easy round only thoughts follow a third step",
+    axes.set(title="With three easy epochs a stage only thoughts reach a third step",
              xlabel="stage of the easy round (CoT stays in the first;\n"
                     "No-CoT, pause token, w/o curriculum, all alike, in the last)",
              ylabel="training loss of a problem, nats", yscale="log", ylim=(0.015, 6))
@@ -186,7 +186,7 @@ def plot_runs(axes, runs, dataset):
         axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0", label=label)
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
     axes.text(-0.4, 50.5, "a coin flip", fontsize=7)
-    axes.set(title="In the end thoughts do about as well as written steps (a dot: one run)",
+    axes.set(title="Thoughts do about as well as written steps (a dot: one run)",
              ylabel="right of 2,000 problems, %", ylim=(40, 101))
     axes.set_xticks(range(len(NAMES)), NAMES.values(), fontsize=7)
     axes.set_xlim(-0.5, len(NAMES) - 0.5)
