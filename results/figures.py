@@ -150,10 +150,12 @@ def draw(path, plot, *what, width=7, panels=1):
 
 
 def plot_front(axes, runs, dataset):
-    """Two panels about the usual runs on a dataset: `plot_easy` and `plot_runs`."""
-    usual = [run for run in runs.values() if dataset in run["test"] and not unusual(run["settings"])]
-    plot_easy(axes[0], usual)
-    plot_runs(axes[1], usual, dataset)
+    """Two panels about the usual runs on a dataset, `plot_easy` and `plot_runs`; the second has those with
+    twelve layers, too."""
+    shown = {flags: [run for run in runs.values() if dataset in run["test"]
+                     and unusual(run["settings"]) == flags] for flags in ("", "--n_layer 12")}
+    plot_easy(axes[0], shown[""])
+    plot_runs(axes[1], sum(shown.values(), []), dataset)
 
 
 def plot_easy(axes, runs):
@@ -169,7 +171,7 @@ def plot_easy(axes, runs):
     axes.legend([lines[method] for method in shown], names, frameon=False, fontsize=7, ncol=4)
     axes.axhline(math.log(2), color="black", linestyle=":", linewidth=1)
     axes.text(0, math.log(2) * 0.75, "a coin flip between two answers", fontsize=7)
-    axes.set(title="With three easy epochs a stage only thoughts reach a third step",
+    axes.set(title="Four layers: in the easy round only thoughts reach a third step",
              xlabel="stage of the easy round (CoT stays in the first;\n"
                     "No-CoT, pause token, w/o curriculum, all alike, in the last)",
              ylabel="training loss of a problem, nats", yscale="log", ylim=(0.015, 6))
@@ -177,19 +179,22 @@ def plot_easy(axes, runs):
 
 
 def plot_runs(axes, runs, dataset):
-    """A dot for every run, by method: its own test problems, and those of --same_depth."""
-    place = {method: x for x, method in enumerate(NAMES)}
+    """A dot for every run, by method and layers: its own test problems, and those of --same_depth."""
+    def about(run):
+        return list(NAMES).index(run["settings"].method), run["settings"].n_layer
+    columns = sorted(set(map(about, runs)), key=lambda column: (column[1], column[0]))
+    names = [list(NAMES.values())[method] + ",\n12 layers" * (layers == 12) for method, layers in columns]
     for kind, label, side, fill in (("", "problems as in training", -0.12, "C0"),
                                     (" --same_depth", "both candidates equally deep", 0.12, "none")):
-        dots = [(place[run["settings"].method] + side, 100 * test["correct"] / test["total"])
+        dots = [(columns.index(about(run)) + side, 100 * test["correct"] / test["total"])
                 for run in runs if (test := run["test"].get(dataset + kind))]
         axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0", label=label)
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
     axes.text(-0.4, 50.5, "a coin flip", fontsize=7)
-    axes.set(title="Thoughts do about as well as written steps (a dot: one run)",
+    axes.set(title="A dot: one run. Four layers, at the right end twelve",
              ylabel="right of 2,000 problems, %", ylim=(40, 101))
-    axes.set_xticks(range(len(NAMES)), NAMES.values(), fontsize=7)
-    axes.set_xlim(-0.5, len(NAMES) - 0.5)
+    axes.set_xticks(range(len(names)), names, fontsize=7)
+    axes.set_xlim(-0.5, len(names) - 0.5)
     axes.legend(frameon=False, fontsize=7)
 
 
