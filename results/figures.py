@@ -191,7 +191,7 @@ def plot_runs(axes, runs, dataset):
         axes.scatter(*zip(*dots), 36, facecolor=fill, edgecolor="C0", label=label)
     axes.axhline(50, color="black", linestyle=":", linewidth=1)
     axes.text(-0.4, 50.5, "a coin flip", fontsize=7)
-    axes.set(title="A dot: one run. Four layers, at the right end twelve",
+    axes.set(title="A dot: one run. Four layers, and twelve at the right end",
              ylabel="right of 2,000 problems, %", ylim=(40, 101))
     axes.set_xticks(range(len(names)), names, fontsize=7)
     axes.set_xlim(-0.5, len(names) - 0.5)
