@@ -171,9 +171,9 @@ def plot_easy(axes, runs):
     axes.legend([lines[method] for method in shown], names, frameon=False, fontsize=7, ncol=4)
     axes.axhline(math.log(2), color="black", linestyle=":", linewidth=1)
     axes.text(0, math.log(2) * 0.75, "a coin flip between two answers", fontsize=7)
-    axes.set(title="Four layers: in the easy round only thoughts reach a third step",
+    axes.set(title="Four layers, easy round: without words only thoughts reach step 3",
              xlabel="stage of the easy round (CoT stays in the first;\n"
-                    "No-CoT, pause token, w/o curriculum, all alike, in the last)",
+                    "No-CoT, pause token, w/o curriculum, all alike, in the last; iCoT: not shown)",
              ylabel="training loss of a problem, nats", yscale="log", ylim=(0.015, 6))
     axes.locator_params(axis="x", integer=True)
 
