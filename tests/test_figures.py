@@ -159,15 +159,17 @@ def test_a_sweep_is_drawn_as_stacked_bars(axes):
 
 def test_every_usual_run_is_a_dot_and_its_losses_a_line(tmp_path, monkeypatch):
     figure = pytest.importorskip("matplotlib.figure").Figure()
-    monkeypatch.setattr(figures, "unusual", lambda settings: "" if settings.c == 1 else "--c 2")
-    for name, method, c, *right in ("a", "coconut", 1, 8, 7), ("b", "icot", 1, 4), ("c", "cot", 2, 5), ("d", "pause", 1, 5):
+    monkeypatch.setattr(figures, "unusual", lambda settings: "" if settings.n_layer == 4 else f"--n_layer {settings.n_layer}")
+    for name, method, layers, *right in ("a", "coconut", 4, 8, 7), ("b", "icot", 4, 4), ("c", "cot", 2, 5), ("d", "pause", 4, 5), (
+            "e", "pause", 12, 6):
         epochs = [VALID | dict(epoch=epoch, loss_per_problem=10.0 * epoch) for epoch in range(1, 8)]
         write(tmp_path / f"{name}.jsonl", *epochs, *(said(n, f"prosqa{kind}", 8) for n, kind in zip(right, ("", " --same_depth"))),
-              method=method, c=c, easy=3, stages=1)
+              method=method, n_layer=layers, easy=3, stages=1)
     easy, dots = figure.subplots(1, 2)
     figures.plot_front((easy, dots), figures.read(sorted(tmp_path.iterdir())), "prosqa")
     usual, same_depth = ([(round(x), y) for x, y in some.get_offsets().tolist()] for some in dots.collections)
-    assert usual == [(0, 100), (7, 50), (3, 62.5)] and same_depth == [(0, 87.5)] and len(dots.get_xticks()) == len(train.METHODS)
+    assert usual == [(0, 100), (2, 50), (1, 62.5), (3, 75)] and same_depth == [(0, 87.5)]
+    assert [text.get_text().split("\n")[-1] for text in dots.get_xticklabels()] == ["Coconut", "token", "iCoT", "12 layers"]
     assert [line.get_xydata().tolist() for line in easy.lines[:-1]] == [[[0, 30], [1, 60]]] * 2
     assert [text.get_text() for text in easy.get_legend().get_texts()] == ["Coconut", "pause token"]
 
