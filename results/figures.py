@@ -181,9 +181,9 @@ def plot_easy(axes, runs):
 def plot_runs(axes, runs, dataset):
     """A dot for every run, by method and layers: its own test problems, and those of --same_depth."""
     def about(run):
-        return list(NAMES).index(run["settings"].method), run["settings"].n_layer
-    columns = sorted(set(map(about, runs)), key=lambda column: (column[1], column[0]))
-    names = [list(NAMES.values())[method] + ",\n12 layers" * (layers == 12) for method, layers in columns]
+        return run["settings"].n_layer, list(NAMES).index(run["settings"].method)
+    columns = sorted(set(map(about, runs)))
+    names = [list(NAMES.values())[method] + ",\n12 layers" * (layers == 12) for layers, method in columns]
     for kind, label, side, fill in (("", "problems as in training", -0.12, "C0"),
                                     (" --same_depth", "both candidates equally deep", 0.12, "none")):
         dots = [(columns.index(about(run)) + side, 100 * test["correct"] / test["total"])
