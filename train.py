@@ -509,7 +509,7 @@ QUICK = dict(
     reset_optimizer=False, float32=False)
 QUICK_BY_DATASET = {        # graphs for a run of 20 minutes; ProntoQA learns sooner if stages mix
     "prosqa": dict(nodes=12, max_steps=4, either_root=True),
-    "prontoqa": dict(epochs=26, epochs_first=1, epochs_per_stage=1, easy=2, mix=0.6, icot_per_epoch=4,
+    "prontoqa": dict(epochs_first=1, epochs_per_stage=1, easy=2, mix=0.6, icot_per_epoch=4,
                      n_head=2, n_embd=64)}
 PAPER = QUICK | dict(
     epochs=50, epochs_first=5, epochs_per_stage=5, easy=0, icot_per_epoch=8, init="gpt2", n_layer=12,
