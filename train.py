@@ -507,7 +507,7 @@ QUICK = dict(
     icot_per_epoch=1, detach_thoughts=False, init="scratch", n_layer=4, n_head=3, n_embd=96, dropout=0.0,
     batch_size=16, micro_batch=32, lr=5e-4, muon_lr=0.0025, warmup=100, decay=0.9, weight_decay=0.0,
     reset_optimizer=False, float32=False)
-QUICK_BY_DATASET = {        # graphs for a run of 20 minutes; ProntoQA learns sooner if stages mix
+QUICK_BY_DATASET = {        # graphs for a run of 20 minutes; ProntoQA: a smaller model, mixed stages
     "prosqa": dict(nodes=12, max_steps=4, either_root=True),
     "prontoqa": dict(epochs_first=1, epochs_per_stage=1, easy=2, mix=0.6, icot_per_epoch=4,
                      n_head=2, n_embd=64)}
