@@ -288,7 +288,7 @@ def kind(g, node, k):
 def parallel(run, problems):
     """Which nodes of the graph the thoughts hold. Row k: the mean probability that the output head, at
     thought k, gives to the name of a node, for each of KINDS. All tokens with the name count, and all
-    problems of at least k steps. A breadth-first search would hold the first two kinds.
+    problems of at least k steps. A breadth-first search holds the first two kinds (unless it runs late).
 
     Then, for problems with several nodes k steps away, one of them or many? The median probabilities of the
     two likeliest, and the share of problems in which the second has over 10 %. And, of the right and of the
