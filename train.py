@@ -511,6 +511,9 @@ QUICK_BY_DATASET = {        # graphs for a run of 20 minutes; ProntoQA: a smalle
     "prosqa": dict(nodes=12, max_steps=4, either_root=True),
     "prontoqa": dict(epochs_first=1, epochs_per_stage=1, easy=2, mix=0.6, icot_per_epoch=4,
                      n_head=2, n_embd=64)}
+FULL = dict(                # of --setting full: the paper's graphs, an hour
+    nodes=28, max_steps=6, either_root=True, epochs=96, epochs_first=2, epochs_per_stage=1, mix=1.0,
+    n_head=2, batch_size=32, lr=7e-4, muon_lr=0.0035)
 PAPER = QUICK | dict(
     epochs=50, epochs_first=5, epochs_per_stage=5, easy=0, icot_per_epoch=8, init="gpt2", n_layer=12,
     n_head=12, n_embd=768, dropout=0.1, batch_size=128, lr=1e-4, muon_lr=0.0, warmup=0, decay=0.0,
@@ -523,7 +526,8 @@ def usual(setting, dataset):
     problems = data.problem_defaults(dataset)
     if setting == "paper":
         return PAPER | problems | (PAPER_GSM8K if dataset == "gsm8k" else {}) | {"dataset": dataset}
-    return problems | QUICK | QUICK_BY_DATASET.get(dataset, {}) | {"dataset": dataset}
+    size = FULL if setting == "full" else QUICK_BY_DATASET.get(dataset, {})
+    return problems | QUICK | size | {"dataset": dataset}
 
 
 def as_flags(settings):
@@ -538,7 +542,8 @@ def add_settings(add):
     count, natural, rate, share = number(int, 1), number(int, 0), number(float, 0), number(float, 0, 1)
     add("--dataset", help="prontoqa, prosqa, gsm8k, or a folder in official format")
     add("--method", choices=METHODS, help="a row of the table METHODS")
-    add("--setting", choices=("quick", "paper"), help="defaults of a run of minutes, or the paper's")
+    add("--setting", choices=("quick", "full", "paper"),
+        help="defaults of a run of minutes; of an hour, on prosqa as large as the paper's; or the paper's")
     add("--seed", type=natural, help="seed of weights and order")
     # the curriculum
     add("--c", type=count, help="continuous thoughts per reasoning step")
@@ -601,6 +606,8 @@ def settings_of(typed):
     data.refuse_idle(typed, settings.dataset)
     if settings.dataset == "gsm8k" and settings.setting == "quick":
         raise UserError("gsm8k is for a model that knows words: add --setting paper")
+    if settings.setting == "full" and settings.dataset != "prosqa":
+        raise UserError("--setting full is for prosqa: leave it out")
     if settings.init != "scratch" and (shape := typed.keys() & {"n_layer", "n_head", "n_embd"}):
         raise UserError(f"--init {settings.init} has its own shape: leave out --{', --'.join(sorted(shape))}")
     return settings
