@@ -278,65 +278,80 @@ def read_thoughts(run, problems):
 KINDS = ON_PATH, AS_FAR, OTHER = "on a way to\nthe answer", "as far,\nelsewhere", "all\nothers"
 
 
-def kind(g, node, k):
-    """Which of KINDS a node of a graph is for thought k; ON_PATH and AS_FAR are k steps from the entity."""
-    if g.distance.get(node) != k:
+def kind(g, node, steps):
+    """Which of KINDS a node of a graph is; ON_PATH and AS_FAR are so many steps from the entity."""
+    if g.distance.get(node) != steps:
         return OTHER
-    return ON_PATH if k + g.left.get(node, math.inf) == g.distance[g.answer] else AS_FAR
+    return ON_PATH if steps + g.left.get(node, math.inf) == g.distance[g.answer] else AS_FAR
+
+
+def steps_away(run, problems, near):
+    """For each thought, how many steps from the entity the nodes are that it holds: of 0 (the entity), 1, 2,
+    ... those whose names together get most, on average over the problems whose answer is as far or further.
+    near (P, n, V): probabilities, see read_thoughts."""
+    tokens, shares = tokens_of_names(run), {}
+    for p, own in zip(problems, near):
+        g = data.graph(p)
+        for steps in range(g.distance[g.answer] + 1):
+            ids = [i for v, away in g.distance.items() if away == steps for i in tokens[v]]
+            shares.setdefault(steps, []).append(own[:, ids].sum(1))                             # (n,)
+    return torch.stack([torch.stack(shares[steps]).mean(0) for steps in sorted(shares)]).argmax(0).tolist()
 
 
 def parallel(run, problems):
-    """Which nodes of the graph the thoughts hold. Row k: the mean probability that the output head, at
-    thought k, gives to the name of a node, for each of KINDS. All tokens with the name count, and all
-    problems of at least k steps. A breadth-first search holds the first two kinds (unless it runs late).
+    """Which nodes of the graph the thoughts hold. Row k: how many steps away they are (see `steps_away`), and
+    the mean probability that the output head, at thought k, gives to the name of a node, for each of KINDS.
+    All tokens with the name count, and all problems of at least so many steps. In a breadth-first search
+    thought k holds the first two kinds, k steps away (or k - 1, if it runs late).
 
-    Then, for problems with several nodes k steps away, one of them or many? The median probabilities of the
-    two likeliest, and the share of problems in which the second has over 10 %. And, of the right and of the
-    wrong answers, how often is the path lost: no node of it, k steps away, has over 5 %?
+    Then, of the problems with several nodes as far, in how many does a second one have over 10 %? And, of
+    the right and of the wrong answers, in how many is the path lost: no node of it, as far, has over 5 %?
 
     Paper: Understanding the Latent Reasoning in Coconut.
     """
     tokens, seen = tokens_of_names(run), {}                     # {(k, head of a column): numbers}
-    several, best, second, often = "several\nas far in", "likeliest\n(median)", "second", "second\nover 10%"
+    several, second = "several\nas far in", "a second\nover 10%"
     lost = {True: "path lost,\nof right", False: "of wrong\nanswers"}
-    for problem, text, near in zip(problems, *read_thoughts(run, problems)):                    # (n, V)
+    texts, near = read_thoughts(run, problems)                                              # (P, n, V)
+    away = dict(enumerate(steps_away(run, problems, near), start=1))
+    for problem, text, own in zip(problems, texts, near):
         g = data.graph(problem)
-        named = {v: near[:, tokens[v]].sum(1).tolist() for v in {v for _, v in g.edges.values()}}
-        for k in range(1, min(len(near), g.distance[g.answer]) + 1):
+        named = {v: own[:, tokens[v]].sum(1).tolist() for v in {v for _, v in g.edges.values()}}
+        for k, steps in away.items():
+            if not 0 < steps <= g.distance[g.answer]:
+                continue
             found = {}
             for node, shares in named.items():
-                found.setdefault(kind(g, node, k), []).append(shares[k - 1])
+                found.setdefault(kind(g, node, steps), []).append(shares[k - 1])
             frontier = sorted(found[ON_PATH] + found.get(AS_FAR, []), reverse=True)
             found[lost[data.grade(problem, text)]] = [float(max(found[ON_PATH]) <= 0.05)]
             if len(frontier) > 1:
-                found |= {best: frontier[:1], second: frontier[1:2], often: [float(frontier[1] > 0.1)]}
+                found |= {several: [1], second: [float(frontier[1] > 0.1)]}
             for head, numbers in found.items():
                 seen.setdefault((k, head), []).extend(numbers)
 
     def cell(k, head):
-        numbers = seen.get((k, best if head == several else head), [])
-        if head == several:
-            return len(numbers)
-        typical = statistics.median if head in (best, second) else statistics.mean
-        return typical(numbers) if numbers else ""
-    heads = [*KINDS, several, best, second, often, *lost.values()]
-    return ["thought", *heads], [(k, *(cell(k, head) for head in heads)) for k in range(1, run.fillers() + 1)]
+        numbers = seen.get((k, head))
+        return "" if not numbers else sum(numbers) if head == several else statistics.mean(numbers)
+    heads = [*KINDS, several, second, *lost.values()]
+    rows = [(k, steps, *(cell(k, head) for head in heads)) for k, steps in away.items()]
+    return ["thought", "steps\naway", *heads], rows
 
 
 def erase(run, problems):
     """Does the answer need what a thought seems to hold? A node's direction is the mean of the rows that the
     tokens with its name have in the output head. Row k: the part of thought k along the direction of the one
-    node on the path that is k steps away, before the answer, is taken out, and thinking goes on from there.
-    The controls take as much out along another node that is as far, and along a random direction. How many
-    stay right, of all problems that have the two nodes?"""
+    node on the path that is as far as those it holds (see `steps_away`), before the answer, is taken out, and
+    thinking goes on from there. The controls take as much out along another node that is as far, and along a
+    random direction. How many stay right, of all problems that have the two nodes?"""
     n, tokens, weights = run.fillers(), tokens_of_names(run), run.gpt.wte.weight
     own, rng, rows = train.ask(run, problems, n)[2], torch.Generator().manual_seed(0), []      # (P, n, C)
-    for k in range(1, n + 1):
+    for k, steps in enumerate(steps_away(run, problems, run.gpt.logits(own).softmax(-1)), start=1):
         which, names = [], []
         for i, p in enumerate(problems):
             g = data.graph(p)
-            as_far = sorted(v for v, d in g.distance.items() if d == k)
-            path = [v for v in as_far if kind(g, v, k) == ON_PATH]
+            as_far = sorted(v for v, d in g.distance.items() if d == steps)
+            path = [v for v in as_far if kind(g, v, steps) == ON_PATH]
             if len(path) == 1 and len(as_far) > 1 and path != [g.answer]:
                 which.append(i)
                 names.append((path[0], next(v for v in as_far if v not in path)))
@@ -352,8 +367,8 @@ def erase(run, problems):
             given[:, -1] -= amount * direction
             texts, *_ = train.ask(run, asked, n, given=given)
             cells.append(sum(map(data.grade, asked, texts)) / len(asked))
-        rows.append((k, len(asked), *cells))
-    return ["thought", "problems", "as it is", "without\nthe path's", "another\nas far",
+        rows.append((k, steps, len(asked), *cells))
+    return ["thought", "steps\naway", "problems", "as it is", "without\nthe path's", "another\nas far",
             "a random\ndirection"], rows
 
 
@@ -375,10 +390,10 @@ def refuse(look, thoughts, run, problems):
              "erase": filler == "thought" and run.fillers()}
     if not needs.get(look, True) or thoughts and filler is None:
         raise UserError(f"this run of {method} is without thoughts: leave out --{look or 'thoughts'}")
-    if look in ("parallel", "erase") and (
-            run.settings.c > 1 or not run.tokenizer.words or
-            not all(v in tokens_of_names(run) for p in problems for _, v in data.graph(p).edges.values())):
-        raise UserError(f"--{look} needs one thought per step, and names of nodes that are one token each")
+    if look in ("parallel", "erase"):
+        named = {v for p in problems for edge in data.graph(p).edges.values() for v in edge}
+        if run.settings.c > 1 or not run.tokenizer.words or not named <= {*tokens_of_names(run)}:
+            raise UserError(f"--{look} needs one thought per step, and names of nodes that are one token each")
     if filler and look in ("tree", "sweep_thoughts") and (chain == "removed" or not run.settings.mix):
         print("warning: this run may not write steps after fewer thoughts (no curriculum, or no --mix): "
               "written paths and trees say little (the forced choice needs neither)")

@@ -581,6 +581,7 @@ def parse(argv=None):
     paper = {flag: value for flag, value in usual("paper", "prosqa").items() if value != quick[flag]}
     parser = data.Parser(description=__doc__.split("\n\n")[0], epilog=(
         f"defaults: {as_flags(quick)} (on prontoqa: {as_flags(QUICK_BY_DATASET['prontoqa'])}); "
+        f"with --setting full: {as_flags(FULL)}; "
         f"with --setting paper: {as_flags(paper)} (on gsm8k: {as_flags(PAPER_GSM8K)})"))
     add = parser.add_argument
     add("--device", default="auto", help="cpu, cuda, or auto: cuda, if there is one")

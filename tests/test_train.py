@@ -68,7 +68,8 @@ def test_papers_settings_are_the_papers():
         assert paper.reset_optimizer and not paper.easy and not paper.warmup and not paper.decay
         assert not sizes or sizes == (paper.train_size, paper.valid_size, paper.test_size)
         assert dataset != "prontoqa" or paper.hops == 5
-        assert dataset != "prosqa" or (paper.nodes, paper.min_steps, paper.max_steps, paper.parents) == (28, 3, 6, 1.5)
+        assert dataset != "prosqa" or (paper.nodes, paper.min_steps, paper.max_steps, paper.parents) == (28, 3, 6, 1.5) == tuple(
+            train.usual("full", dataset)[flag] for flag in ("nodes", "min_steps", "max_steps", "parents"))
 
 
 @pytest.fixture
@@ -567,7 +568,7 @@ def test_a_problem_is_worked_out_at_three_stages(capsys):
     ("--dataset {tmp} --data_seed 1", "--data_seed does not apply"), ("--dataset prontoqa --nodes 9", "does not apply to prontoqa"),
     ("--n_head 5", "not a multiple of n_head 5"), ("--device abacus", "--device abacus"), ("--out {run}", "--resume"), ("--out {model} --resume", "holds a model"),
     ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
-    ("--dataset gsm8k", "add --setting paper"), ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"),
+    ("--dataset gsm8k", "add --setting paper"), ("--dataset prontoqa --setting full", "for prosqa: leave it out"), ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"),
     ("--init {run} --n_head 1", "its own shape: leave out --n_head"), ("--eval_only --out {run} --example", "not allowed with"),
     ("--eval_only --out {tmp}", "there is no"), ("--init nothere --train_size 20", "there is no nothere")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
