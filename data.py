@@ -93,7 +93,7 @@ class Tokenizer:
 
 def name_and_rest(word):
     """A token's name and what is around it: "Every bompus is a " has "bompus" and "Every {} is a ". (For
-    begin_alike in train.py and --parallel in sample.py.)"""
+    begin_alike in train.py and tokens_of_names in sample.py.)"""
     match = re.fullmatch(r"(Every |Each |)(\w+?)((?:(es)?(?: (?:is|are) .*|\.\s))?)", word, re.DOTALL)
     before, name, after = match.group(1, 2, 3) if match else ("", word, "")
     return name.lower() if after.startswith("es ") else name, f"{before}{{}}{after}" if before + after else ""

@@ -286,9 +286,9 @@ def kind(g, node, steps):
 
 
 def steps_away(run, problems, near):
-    """For each thought, how many steps from the entity the nodes are that it holds: of 0 (the entity), 1, 2,
-    ... those whose names together get most, on average over the problems whose answer is as far or further.
-    near (P, n, V): probabilities, see read_thoughts."""
+    """For each thought: how many steps from the entity (0: itself) are the nodes whose names together have the
+    highest probability, on average over the problems whose answer is at least as far? (Where the head reads
+    no names, this says nothing.) near (P, n, V): probabilities, see read_thoughts."""
     tokens, shares = tokens_of_names(run), {}
     for p, own in zip(problems, near):
         g = data.graph(p)
@@ -302,10 +302,11 @@ def parallel(run, problems):
     """Which nodes of the graph the thoughts hold. Row k: how many steps away they are (see `steps_away`), and
     the mean probability that the output head, at thought k, gives to the name of a node, for each of KINDS.
     All tokens with the name count, and all problems of at least so many steps. In a breadth-first search
-    thought k holds the first two kinds, k steps away (or k - 1, if it runs late).
+    thought k holds the first two kinds, k steps away (or k - 1, if it runs late). A thought that holds the
+    entity itself has an empty row.
 
     Then, of the problems with several nodes as far, in how many does a second one have over 10 %? And, of
-    the right and of the wrong answers, in how many is the path lost: no node of it, as far, has over 5 %?
+    the right and of the wrong answers, in how many is the path lost: no node of it that far has over 5 %?
 
     Paper: Understanding the Latent Reasoning in Coconut.
     """
@@ -338,12 +339,13 @@ def parallel(run, problems):
     return ["thought", "steps\naway", *heads], rows
 
 
+@torch.no_grad()
 def erase(run, problems):
     """Does the answer need what a thought seems to hold? A node's direction is the mean of the rows that the
-    tokens with its name have in the output head. Row k: the part of thought k along the direction of the one
-    node on the path that is as far as those it holds (see `steps_away`), before the answer, is taken out, and
-    thinking goes on from there. The controls take as much out along another node that is as far, and along a
-    random direction. How many stay right, of all problems that have the two nodes?"""
+    tokens with its name have in the output head. Row k: from thought k the part along one direction is taken
+    out, that of the path's only node as far away as those it holds (see `steps_away`), if it is not the
+    answer, and thinking goes on from there. The controls take as much out along another node as far, and
+    along a random direction. How many are right then, of all problems that have the two nodes?"""
     n, tokens, weights = run.fillers(), tokens_of_names(run), run.gpt.wte.weight
     own, rng, rows = train.ask(run, problems, n)[2], torch.Generator().manual_seed(0), []      # (P, n, C)
     for k, steps in enumerate(steps_away(run, problems, run.gpt.logits(own).softmax(-1)), start=1):
@@ -360,7 +362,7 @@ def erase(run, problems):
         asked, cells = [problems[i] for i in which], []
         path, other = (torch.stack([weights[tokens[name]].mean(0) for name in some]) for some in zip(*names))
         path, other, noise = (F.normalize(direction, dim=-1) for direction in (
-            path, other, torch.randn(path.shape, generator=rng).to(own)))                       # (P, C)
+            path, other, torch.randn(path.shape, generator=rng).to(own)))                   # (asked, C)
         amount = (own[which, k - 1] * path).sum(-1, keepdim=True)
         for direction in (torch.zeros_like(path), path, other, noise):
             given = own[which, :k]
@@ -392,8 +394,8 @@ def refuse(look, thoughts, run, problems):
         raise UserError(f"this run of {method} is without thoughts: leave out --{look or 'thoughts'}")
     if look in ("parallel", "erase"):
         named = {v for p in problems for edge in data.graph(p).edges.values() for v in edge}
-        if run.settings.c > 1 or not run.tokenizer.words or not named <= {*tokens_of_names(run)}:
-            raise UserError(f"--{look} needs one thought per step, and names of nodes that are one token each")
+        if not run.tokenizer.words or not named <= {*tokens_of_names(run)}:
+            raise UserError(f"--{look} needs names of nodes that are one token each")
     if filler and look in ("tree", "sweep_thoughts") and (chain == "removed" or not run.settings.mix):
         print("warning: this run may not write steps after fewer thoughts (no curriculum, or no --mix): "
               "written paths and trees say little (the forced choice needs neither)")

@@ -511,7 +511,7 @@ QUICK_BY_DATASET = {        # graphs for a run of 20 minutes; ProntoQA: a smalle
     "prosqa": dict(nodes=12, max_steps=4, either_root=True),
     "prontoqa": dict(epochs_first=1, epochs_per_stage=1, easy=2, mix=0.6, icot_per_epoch=4,
                      n_head=2, n_embd=64)}
-FULL = dict(                # of --setting full: the paper's graphs, an hour
+FULL = dict(                # of --setting full: graphs as large as the paper's, an hour
     nodes=28, max_steps=6, either_root=True, epochs=96, epochs_first=2, epochs_per_stage=1, mix=1.0,
     n_head=2, batch_size=32, lr=7e-4, muon_lr=0.0035)
 PAPER = QUICK | dict(
@@ -522,7 +522,7 @@ PAPER_GSM8K = dict(c=2, stages=3, epochs_first=6, epochs_per_stage=3)
 
 
 def usual(setting, dataset):
-    """{flag: value} of all settings of a run for which no other flags are typed."""
+    """{flag: value} of all settings of a run for which only these two are typed."""
     problems = data.problem_defaults(dataset)
     if setting == "paper":
         return PAPER | problems | (PAPER_GSM8K if dataset == "gsm8k" else {}) | {"dataset": dataset}
@@ -543,7 +543,7 @@ def add_settings(add):
     add("--dataset", help="prontoqa, prosqa, gsm8k, or a folder in official format")
     add("--method", choices=METHODS, help="a row of the table METHODS")
     add("--setting", choices=("quick", "full", "paper"),
-        help="defaults of a run of minutes; of an hour, on prosqa as large as the paper's; or the paper's")
+        help="defaults of a run of minutes; of an hour, on prosqa with the paper's graphs; or the paper's")
     add("--seed", type=natural, help="seed of weights and order")
     # the curriculum
     add("--c", type=count, help="continuous thoughts per reasoning step")
@@ -605,9 +605,9 @@ def settings_of(typed):
     setting, dataset = (typed.get(flag, QUICK[flag]) for flag in ("setting", "dataset"))
     settings = argparse.Namespace(**usual(setting, dataset) | typed)
     data.refuse_idle(typed, settings.dataset)
-    if settings.dataset == "gsm8k" and settings.setting == "quick":
-        raise UserError("gsm8k is for a model that knows words: add --setting paper")
-    if settings.setting == "full" and settings.dataset != "prosqa":
+    if settings.dataset == "gsm8k" and settings.setting != "paper":
+        raise UserError("gsm8k is for a model that knows words: take --setting paper")
+    if settings.dataset != "prosqa" and settings.setting == "full":
         raise UserError("--setting full is for prosqa: leave it out")
     if settings.init != "scratch" and (shape := typed.keys() & {"n_layer", "n_head", "n_embd"}):
         raise UserError(f"--init {settings.init} has its own shape: leave out --{', --'.join(sorted(shape))}")
@@ -623,9 +623,6 @@ def fit(typed, folder, device, resume):
     if last.exists():
         run, saved = open_run(last, device)
         settings = run.settings
-        # A setting that an older version lacks and that is off or 0 by default was off then.
-        if missing := [flag for flag, value in vars(settings).items() if flag not in saved["args"] and value]:
-            raise UserError(f"{folder} is of an older version, without --{missing[0]}: name another --out")
         settings.micro_batch = typed.get("micro_batch", settings.micro_batch)       # how much fits now
         data.refuse_idle(typed, settings.dataset)
         for flag, value in typed.items():

@@ -2,14 +2,12 @@
 
     python results/figures.py                       makes the pictures and logs/README.md anew
     python results/figures.py RUN RUN ...           what logs say: accuracy per epoch, means by method
-    python results/figures.py RUN --plot FILE.png   and the accuracy per epoch as a picture
     python results/figures.py --compare RUN RUN     runs on the same problems, by steps and by depth
 """
 
 import argparse
 import json
 import math
-import re
 import statistics
 import sys
 from pathlib import Path
@@ -142,10 +140,7 @@ def draw(path, plot, *what, width=7, panels=1):
         raise UserError("pictures need matplotlib: pip install matplotlib") from None
     figure = Figure((width, 3.5), layout="constrained")
     plot(figure.subplots(1, panels), *what)
-    try:
-        figure.savefig(path, dpi=200)
-    except ValueError as e:                                     # an ending that matplotlib does not know
-        raise UserError(f"--plot {path}: {e}") from None
+    figure.savefig(path, dpi=200)
     print(f"drawn in {path}")
 
 
@@ -228,25 +223,6 @@ def plot_bars(axes, heads, rows, title):
     axes.legend(fontsize=8, loc="lower left", framealpha=1)
 
 
-def plot_curve(axes, heads, rows):
-    """The table of `curve`: a line for every run; each change of the stage, the second column, is marked."""
-    colors, (epochs, stages, *columns) = {}, zip(*rows)
-    for head, column in zip(heads[2:], columns):
-        points = [(x, y) for x, y in zip(epochs, column) if y != ""]
-        name = re.sub(r"-seed\d+$", "", head)                   # seeds of one method share a color
-        label, color = None if name in colors else name, colors.setdefault(name, f"C{len(colors)}")
-        axes.plot(*zip(*points), ".-", linewidth=1, label=label, color=color)
-    axes.set(xlabel="epoch (above: stage; dotted: a coin flip)", ylabel="validation problems right")
-    axes.set_ylim(0, 1.02)
-    axes.locator_params(axis="x", integer=True)
-    axes.legend(frameon=False, fontsize=8)
-    axes.axhline(0.5, color="black", linestyle=":", linewidth=1)
-    for x, mark, before in zip(epochs, stages, (None, *stages)):
-        if mark != before:
-            axes.axvline(x - 0.5, color="0.85", zorder=0)
-            axes.text(x - 0.4, 1.03, mark, fontsize=7)
-
-
 def build(out):
     """logs/README.md and the pages' pictures, in the folder `out`."""
     logs = RESULTS / "logs"
@@ -279,16 +255,14 @@ def parse(argv):
     """The command line: typed problem flags, {flag: value}, and all else."""
     parser = data.Parser(description=__doc__.split("\n\n")[0])
     parser.add_argument("paths", metavar="RUN", nargs="*", help="a folder or a log; none: make all anew")
-    ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--plot", metavar="FILE.png", help="draw the accuracy per epoch")
-    ways.add_argument("--compare", action="store_true",
-                      help="ask all runs the problems of the first, or those of the flags below")
+    parser.add_argument("--compare", action="store_true",
+                        help="ask all runs the problems of the first, or those of the flags below")
     parser.add_argument("--dataset", default=argparse.SUPPRESS, help="a .json file, or a folder")
     data.add_flags(parser)
     typed = vars(parser.parse_args(argv))
-    args = argparse.Namespace(**{name: typed.pop(name) for name in ("paths", "plot", "compare")})
-    if typed and not args.compare or (args.plot or args.compare) and not args.paths:
-        raise UserError("--plot and --compare need a RUN, and flags of problems need --compare")
+    args = argparse.Namespace(**{name: typed.pop(name) for name in ("paths", "compare")})
+    if typed and not args.compare or args.compare and not args.paths:
+        raise UserError("--compare needs a RUN, and flags of problems need --compare")
     return typed, args
 
 
@@ -301,8 +275,6 @@ def main(argv=None):
         runs = read(args.paths)
         data.show_table(*curve(runs))
         data.show_table(*summary(runs))
-        if args.plot:
-            draw(args.plot, plot_curve, *curve(runs))
     else:
         build(RESULTS)
 

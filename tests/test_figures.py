@@ -123,24 +123,9 @@ def test_all_pictures_of_the_pages_are_drawn(tmp_path, capsys):
     assert (tmp_path / "logs/README.md").read_text() == (figures.RESULTS / "logs/README.md").read_text()
 
 
-def test_a_runs_curve_is_drawn_as_a_picture(finished, tmp_path):
-    pytest.importorskip("matplotlib")
-    figures.main([str(finished), "--plot", str(tmp_path / "a.png")])
-    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG" and 5_000 < (tmp_path / "a.png").stat().st_size < 150_000
-    with pytest.raises(UserError, match="--plot .*a.xyz"):
-        figures.main([str(finished), "--plot", str(tmp_path / "a.xyz")])
-
-
 @pytest.fixture
 def axes():
     return pytest.importorskip("matplotlib.figure").Figure().subplots()
-
-
-def test_a_curve_has_the_tables_numbers_and_a_mark_at_every_new_stage(axes):
-    figures.plot_curve(axes, ["epoch", "stage", "one", "two"], [(1, "0", 0.25, ""), (2, "0", 0.5, 0.1), (3, "1", 1.0, 0.2)])
-    lines = [(line.get_label(), line.get_xydata().tolist()) for line in axes.lines]
-    assert lines[:2] == [("one", [[1, 0.25], [2, 0.5], [3, 1.0]]), ("two", [[2, 0.1], [3, 0.2]])] and "right" in axes.get_ylabel()
-    assert lines[2][1] == [[0, 0.5], [1, 0.5]] and [xy[0][0] for _, xy in lines[3:]] == [0.5, 2.5] and [text.get_text() for text in axes.texts] == ["0", "1"]
 
 
 def test_a_tree_is_drawn_from_its_rows(axes):
@@ -174,16 +159,15 @@ def test_every_usual_run_is_a_dot_and_its_losses_a_line(tmp_path, monkeypatch):
     assert [text.get_text() for text in easy.get_legend().get_texts()] == ["Coconut", "pause token"]
 
 
-def test_without_matplotlib_the_tables_still_come_and_a_line_says_what_to_install(finished, monkeypatch, capsys):
+def test_without_matplotlib_a_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r"\Apictures need matplotlib: pip install matplotlib\Z"):
-        figures.main([str(finished), "--plot", "a.png"])
-    assert {"epoch", "accuracy", "coconut"} <= {*capsys.readouterr().out.split()}
+        figures.draw("a.png", None)
 
 
 @pytest.mark.parametrize("words, says", [
     ("nowhere", "nowhere"), ("{runs}/coconut/best.pt", "no log"), ("{runs}/coconut --nodes 9", "need --compare"), ("--same_depth", "need --compare"),
-    ("--plot a.png", "need a RUN"), ("--compare", "need a RUN"), ("{runs}/cot --compare --plot a.png", "not allowed"), ("--compare nowhere", "there is no"),
+    ("--compare", "needs a RUN"), ("--compare nowhere", "there is no"),
     ("--compare {runs}/cot --hops 2", "does not apply")])
 def test_what_cannot_be_told_is_refused_in_one_line(runs, words, says, capsys):
     assert says in one_line(figures.main, words.format(runs=runs).split(), capsys)

@@ -15,7 +15,7 @@ import train
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "results").glob("*.md"))]
 README = PAGES[0].read_text()
-STAND_INS = {"D": "prosqa", "M": "cot", "$m": "icot", "$s": "1", "DIR": "problems", "FILE.png": "a.png", "...": ""}
+STAND_INS = {"D": "prosqa", "M": "cot", "$s": "1", "DIR": "problems", "...": ""}
 
 
 def commands():

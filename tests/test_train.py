@@ -414,19 +414,6 @@ def test_no_damage_to_a_checkpoint_passes_unseen(finished, tmp_path):
     assert refused > 40
 
 
-def test_a_run_of_an_older_version_is_resumed_only_where_a_setting_that_it_lacks_was_off(finished, tmp_path):
-    """All else would be another run."""
-    run = shutil.copytree(finished, tmp_path / "run")
-    saved = torch.load(run / "last.pt", weights_only=True)
-    del saved["args"]["same_depth"]
-    torch.save(saved, run / "last.pt")
-    train_tiny(run, "--resume", "--stages", 0)
-    del saved["args"]["lr"]
-    torch.save(saved, run / "last.pt")
-    with pytest.raises(UserError, match="run is of an older version, without --lr: name another --out"):
-        train_tiny(run, "--resume")
-
-
 def test_a_model_is_never_replaced_by_another_run(finished, tmp_path):
     """Not where its last.pt is gone either."""
     run = shutil.copytree(finished, tmp_path / "run")
@@ -568,7 +555,7 @@ def test_a_problem_is_worked_out_at_three_stages(capsys):
     ("--dataset {tmp} --data_seed 1", "--data_seed does not apply"), ("--dataset prontoqa --nodes 9", "does not apply to prontoqa"),
     ("--n_head 5", "not a multiple of n_head 5"), ("--device abacus", "--device abacus"), ("--out {run}", "--resume"), ("--out {model} --resume", "holds a model"),
     ("{tiny} --out {run} --resume --lr 1", "begun with lr"),
-    ("--dataset gsm8k", "add --setting paper"), ("--dataset prontoqa --setting full", "for prosqa: leave it out"), ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"),
+    ("--dataset gsm8k", "take --setting paper"), ("--dataset prontoqa --setting full", "for prosqa: leave it out"), ("--eval_only", "--out"), ("--eval_only --out {run} --c 2", "leave out --c"),
     ("--init {run} --n_head 1", "its own shape: leave out --n_head"), ("--eval_only --out {run} --example", "not allowed with"),
     ("--eval_only --out {tmp}", "there is no"), ("--init nothere --train_size 20", "there is no nothere")])
 def test_a_mistake_gets_one_line_and_exit_code_2(finished, tmp_path, monkeypatch, capsys, command, says):
