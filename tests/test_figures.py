@@ -81,8 +81,8 @@ def test_what_is_unusual_about_a_run_are_given_flags_but_not_its_seed_or_machine
     assert told == {flag: v for flag, v in given.items() if flag != "--device" and v != str(usual[flag[2:]])}
     run.settings.setting, run.settings.seed = "paper", 5
     assert {"--setting", "--lr"} <= {*figures.unusual(run.settings).split()} and "seed" not in figures.unusual(run.settings)
-    included = {name: train.open_run(figures.RESULTS / name, "cpu")[0].settings for name in ("model", "model-cot", "model-pause", "model-mix")}
-    assert [figures.unusual(settings) for settings in included.values()] == ["", "", "", "--mix 0.6"]      # so the defaults are the recipe of results/
+    included = {name: train.open_run(figures.RESULTS / name, "cpu")[0].settings for name in ("model", "model-cot", "model-pause", "model-mix", "model-full")}
+    assert [figures.unusual(settings) for settings in included.values()] == ["", "", "", "--mix 0.6", "--setting full"]      # so the defaults are the recipe of results/
 
 
 def test_comparing_counts_who_is_right_where(opened, monkeypatch):
